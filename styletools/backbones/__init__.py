@@ -1,0 +1,108 @@
+"""Perceptual networks: pretrained, frozen, read layer by layer. One file each.
+
+A backbone module has literals `LAYERS` (what can be asked for) and, where weights are published, `URL` and
+`SHA256` (the hex digits its digest begins with), and a function `build(weights_file) -> Backbone`.
+Importing this package costs no torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from styletools import errors, files, log
+
+if TYPE_CHECKING:
+    from styletools.backbones._backbone import Backbone
+
+DEFAULT = "slim"
+
+
+def names() -> list[str]:
+    """Return the names of all backbones: those whose file is there."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def layers(name: str) -> list[str]:
+    """Return the layers that a backbone has, shallow to deep, without importing torch."""
+    return list(_literal(name, "LAYERS"))
+
+
+def check(name: str, wanted: Sequence[str]) -> None:
+    """Raise UsageError unless `name` is a backbone with all the layers `wanted`. Imports no torch."""
+    if name not in names():
+        raise errors.UsageError(f"unknown backbone {name!r}: choose from {', '.join(names())}")
+    for layer in wanted:
+        if layer not in layers(name):
+            raise errors.UsageError(f"{name} has no layer {layer!r}: choose from {', '.join(layers(name))}")
+
+
+@functools.lru_cache(maxsize=None)
+def _literal(name: str, variable: str):
+    """Read a literal assignment at the top of a backbone's file; None where there is none."""
+    tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == variable for t in node.targets):
+            return ast.literal_eval(node.value)
+    return None
+
+
+def load(name: str = DEFAULT, *, device="cpu") -> Backbone:
+    """Return a frozen backbone with its pretrained weights, in evaluation mode.
+
+    Weights come from the folders in STYLETOOLS_WEIGHTS, else the zoo (slim), else the cache, else they are
+    downloaded. Raises Unavailable when none can be had, DataError for a file that holds something else.
+    """
+    check(name, ())
+    module = importlib.import_module(f"styletools.backbones.{name}")
+    network = module.build(find_weights(name))
+    return network.eval().requires_grad_(False).to(device)
+
+
+def find_weights(name: str) -> Path:
+    """Return the weights file of a backbone: given, bundled, cached or now downloaded.
+
+    In each folder of STYLETOOLS_WEIGHTS (separated by colons) files matching the module's PATTERNS count, the
+    largest first, since published cuts of a network are smaller than the whole of it.
+    """
+    patterns = _literal(name, "PATTERNS") or (f"{name}*.pth", f"{name}*.pt", f"{name}*.safetensors")
+    for folder in filter(None, os.environ.get("STYLETOOLS_WEIGHTS", "").split(os.pathsep)):
+        found = [path for pattern in patterns for path in Path(folder).glob(pattern)]
+        if found:
+            return max(found, key=lambda path: path.stat().st_size)
+    bundled = files.zoo_dir() / f"{name}.safetensors"
+    if bundled.exists():
+        return bundled
+    url = _literal(name, "URL")
+    if not url:
+        raise errors.Unavailable(f"no weights of {name} in STYLETOOLS_WEIGHTS ({' or '.join(patterns)})")
+    return _download(name, os.environ.get("STYLETOOLS_DOWNLOAD", url), _literal(name, "SHA256"))
+
+
+def _download(name: str, url: str, digest: str) -> Path:
+    """Fetch published weights into the cache, once; the digest in their name must be that of their bytes."""
+    import urllib.error
+
+    import torch.hub
+
+    target = files.cache_dir() / "weights" / url.rpartition("/")[2]
+    if target.exists():
+        return target
+    if files.offline():
+        raise errors.Unavailable(f"weights of {name} are not cached, and STYLETOOLS_OFFLINE forbids to fetch {url}")
+    log.warning(f"downloading {url} to {target}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=digest, progress=log.progress_is_shown())
+    except urllib.error.URLError as error:
+        raise errors.Unavailable(f"cannot download {url}: {error.reason}") from error
+    except RuntimeError as error:
+        raise errors.Unavailable(f"cannot download {url}: {error}") from error
+    except OSError as error:
+        raise errors.from_os_error(error, str(target)) from error
+    return target

@@ -1,0 +1,28 @@
+"""slim: VGG-19 at a quarter of its channels, distilled by `st-train distill`, bundled.
+
+A 1x1 convolution per layer (`lift`) maps its features to those of VGG-19.
+Idea: Collaborative Distillation for Ultra-Resolution Universal Style Transfer, arXiv:2003.08436.
+"""
+
+from pathlib import Path
+
+from styletools import errors
+from styletools.backbones._backbone import Backbone, read_state_dict
+from styletools.nn.slim import HEADS, Slim
+
+LAYERS = (
+    "relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu3_4",
+    "relu4_1", "relu4_2", "relu4_3", "relu4_4", "relu5_1",
+)  # fmt: skip
+
+
+def build(weights: Path) -> Backbone:
+    """Return slim from its model file."""
+    student = Slim()
+    state = {key.removeprefix("student."): value.float() for key, value in read_state_dict(weights).items()}
+    try:
+        student.load_state_dict(state)
+    except RuntimeError as error:
+        raise errors.DataError(f"{weights}: not a slim model file") from error
+    assert set(HEADS) <= set(LAYERS)
+    return Backbone("slim", student.network, weights, student.heads)

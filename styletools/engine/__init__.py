@@ -1,0 +1,1 @@
+"""What runs the methods: devices, training data, the training loop, inference."""

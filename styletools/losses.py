@@ -1,0 +1,47 @@
+"""Losses that two or more methods share. All return a scalar; inputs are (N, C, H, W) unless said."""
+
+import torch
+from torch import Tensor
+
+from styletools import stats
+from styletools.nn.norm import instance_norm
+
+
+def mean_std_distance(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the squared distance between two (mean, std) pairs of (N, C), averaged over channels: (N,).
+
+    The style loss of AdaIN (arXiv:1703.06868), per image.
+    """
+    return (a[0] - b[0]).square().mean(-1) + (a[1] - b[1]).square().mean(-1)
+
+
+def gram_distance(gram: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared difference of Gram matrices (..., C, C), as a scalar."""
+    return (gram - target).square().mean()
+
+
+def normalized_content(features: Tensor, target: Tensor) -> Tensor:
+    """Return the squared difference of instance-normalised features: structure, whatever the contrast.
+
+    Between 0 (same structure) and about 2 (unrelated), for any layer.
+    """
+    return (instance_norm(features.float()) - instance_norm(target.float())).square().mean()
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighbouring pixels, horizontal plus vertical (anisotropic)."""
+    horizontal = (images[..., :, 1:] - images[..., :, :-1]).abs()
+    vertical = (images[..., 1:, :] - images[..., :-1, :]).abs()
+    return (horizontal.mean() if horizontal.numel() else images.new_zeros(())) + (
+        vertical.mean() if vertical.numel() else images.new_zeros(())
+    )
+
+
+def out_of_range(images: Tensor) -> Tensor:
+    """Return how far values lie outside [0, 1], on average."""
+    return (torch.relu(images - 1) + torch.relu(-images)).mean()
+
+
+def mean_std_by_layer(features: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return {layer: (mean, std)} of a dict of features, for `mean_std_distance`."""
+    return {layer: stats.mean_std(tensor) for layer, tensor in features.items()}

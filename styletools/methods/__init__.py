@@ -1,0 +1,193 @@
+"""Methods of neural style: one file each. This module finds them, reads what they say of themselves, loads them.
+
+Importing this package costs no torch: a method's `Config`, `APPLIES_TO` and `TRAINS_ON` are literals that
+are read from its source. Third parties add methods through the entry-point group `styletools.methods`.
+
+A method's file holds, in this order: the constants, `class Config` (a frozen dataclass of literals, each
+field `name: Annotated[type, "what it is"] = default`), and exactly one subclass of `Method`.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from styletools import errors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+APPLIES_TO = ("image", "image+style", "image+label", "label-map", "noise", "nothing")
+TRAINS_ON = ("nothing", "content", "content+style", "content+styles", "pairs", "unpaired", "labelled", "images")
+
+
+class Method:
+    """One way to make or move style: the mathematics only. The engine owns loops, devices, sizes and files.
+
+    A subclass's `__init__(config)` builds `self.nets` (a ModuleDict); tensors are saved as `<net>.<key>`.
+    """
+
+    keep: tuple[str, ...] = ()  # the nets that applying needs; empty: all
+    multiple = 1  # height and width are padded to a multiple of this before `apply`, and cropped after
+    tiling = "none"  # none | free (tiles may be worked on alone) | global-stats
+    half = True  # may run in bfloat16
+    iterative = False  # `apply` optimises: it reports progress and needs gradients
+
+    config: Any
+    nets: torch.nn.ModuleDict
+    progress: Callable[[int, int, dict[str, float]], None] | None = None  # step, steps, losses
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimizers of training, named."""
+        raise NotImplementedError
+
+    def train_step(self, batch: dict[str, Tensor], optimizers: dict, step: int) -> dict[str, Tensor]:
+        """Do one step of training on a batch of (N, 3, H, W) RGB in [0, 1]; return the losses, named.
+
+        Calls `self.update(optimizer, loss)` for every optimizer that it steps.
+        """
+        raise NotImplementedError
+
+    def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the losses on held-out images, without gradients."""
+        return {}
+
+    def encode_style(self, images: Sequence[Tensor], weights: Sequence[float]) -> dict[str, Tensor]:
+        """Return the style record of style images (1, 3, H, W), weighted: what `apply` takes as `style`."""
+        raise errors.UsageError("this method takes no style")
+
+    def apply(self, image: Tensor, *, style: dict[str, Tensor] | None = None, alpha: float = 1.0) -> Tensor:
+        """Restyle (N, 3, H, W) RGB in [0, 1]; the same shape and range come back."""
+        raise NotImplementedError
+
+    def update(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """Step one optimizer on one loss. The engine replaces this to clip gradients and guard against NaN."""
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    def to(self, device) -> Method:
+        """Move the networks to a device; returns itself."""
+        self.device = device
+        self.nets.to(device)
+        return self
+
+    device: Any = "cpu"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a method's Config."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a method says of itself, read from its source."""
+
+    name: str
+    title: str
+    applies_to: str
+    trains_on: str
+    options: tuple[Option, ...] = field(default=())
+
+
+def names() -> list[str]:
+    """Return the names of all methods, ours and those of installed packages."""
+    return sorted(_sources())
+
+
+@functools.lru_cache(maxsize=None)
+def _sources() -> dict[str, Path]:
+    """Map each method to its source file."""
+    found = {path.stem: path for path in Path(__file__).parent.glob("[!_]*.py")}
+    for entry in importlib.metadata.entry_points(group="styletools.methods"):
+        spec = importlib.util.find_spec(entry.module)
+        if spec and spec.origin:
+            found.setdefault(entry.name, Path(spec.origin))
+    return found
+
+
+@functools.lru_cache(maxsize=None)
+def describe(name: str) -> Description:
+    """Return what method `name` says of itself, without importing it. Raises UsageError for an unknown name."""
+    if name not in _sources():
+        near = difflib.get_close_matches(name, names(), 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
+        raise errors.UsageError(f"unknown method {name!r}: {hint}")
+    tree = ast.parse(_sources()[name].read_text(encoding="utf-8"))
+    constants, options = {"APPLIES_TO": "image", "TRAINS_ON": "nothing"}, []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in constants:
+            constants[node.targets[0].id] = ast.literal_eval(node.value)
+        if isinstance(node, ast.ClassDef) and node.name == "Config":
+            options = [_option(item) for item in node.body if isinstance(item, ast.AnnAssign)]
+    title = (ast.get_docstring(tree) or name).partition("\n")[0]
+    return Description(name, title, constants["APPLIES_TO"], constants["TRAINS_ON"], tuple(options))
+
+
+def _option(node: ast.AnnAssign) -> Option:
+    kind, text = node.annotation.slice.elts  # Annotated[type, "help"]
+    return Option(node.target.id, ast.unparse(kind), ast.literal_eval(node.value), ast.literal_eval(text))
+
+
+def parse_options(name: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Turn KEY=VALUE words into values for the Config of method `name`, typed as its fields are.
+
+    Raises UsageError that names the valid keys, or the type that was expected.
+    """
+    known = {option.name: option for option in describe(name).options}
+    values = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise errors.UsageError(f"{setting!r} is not KEY=VALUE")
+        if key not in known:
+            raise errors.UsageError(f"{name} has no option {key!r}: it has {', '.join(known) or 'none'}")
+        try:
+            values[key] = _READERS[known[key].type](text)
+        except (ValueError, KeyError) as error:
+            raise errors.UsageError(f"{key}={text}: {known[key].type} expected") from error
+    return values
+
+
+def _read_bool(text: str) -> bool:
+    return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+
+
+_READERS: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "float": float, "bool": _read_bool}
+
+
+def create(name: str, config: dict[str, Any] | None = None) -> Method:
+    """Import method `name` and return it with fresh networks; `config` overrides the defaults of its Config.
+
+    Raises UsageError for an unknown name, DoesNotFit for a config that this version does not know.
+    """
+    describe(name)
+    source = _sources()[name]
+    if source.parent == Path(__file__).parent:
+        module = importlib.import_module(f"styletools.methods.{name}")
+    else:
+        entry = next(e for e in importlib.metadata.entry_points(group="styletools.methods") if e.name == name)
+        module = importlib.import_module(entry.module)
+    try:
+        settings = module.Config(**(config or {}))
+    except TypeError as error:
+        raise errors.DoesNotFit(f"{name} does not know this configuration: {error}") from error
+    kinds = [k for k in vars(module).values() if isinstance(k, type) and issubclass(k, Method) and k is not Method]
+    if len(kinds) != 1:
+        raise errors.StyletoolsError(f"{source}: holds {len(kinds)} methods instead of one")
+    return kinds[0](settings)

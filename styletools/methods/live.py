@@ -1,0 +1,207 @@
+"""live: any painting as style, at video rate on a CPU.
+
+A style encoder (a narrow VGG, read as mean and deviation of its layers) turns a style image into a *style
+code*; a trunk at a quarter of the resolution repaints the photograph, its normalisation layers scaled and
+shifted by that code. Ideas: conditional instance normalisation, arXiv:1610.07629; predicting it for any
+style, arXiv:1705.06830; mean and deviation as the style, arXiv:1703.06868; sub-pixel output, arXiv:1609.05158.
+Differences: half of the normalisations are replaced by a gain and a bias from the code, since they cost more
+than the convolutions; the style loss of each layer is divided by the typical distance of two paintings.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from styletools import backbones, losses, stats
+from styletools.methods import Method
+from styletools.nn.norm import conditional_instance_norm
+from styletools.nn.slim import WIDTHS
+from styletools.nn.vgg import VGG, VGG19
+
+APPLIES_TO = "image+style"
+TRAINS_ON = "content+styles"
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+
+
+@dataclass(frozen=True)
+class Config:
+    channels: Annotated[int, "width of the trunk"] = 64
+    blocks: Annotated[int, "residual blocks of the trunk"] = 5
+    backbone: Annotated[str, "network that judges content and style in training"] = "slim"
+    content_weight: Annotated[float, "weight of the content loss"] = 1.0
+    style_weight: Annotated[float, "weight of the style loss"] = 3.0
+    identity_weight: Annotated[float, "weight of rebuilding a photograph from its own style"] = 2.0
+    range_weight: Annotated[float, "weight of values outside [0, 1]"] = 1.0
+    tv_weight: Annotated[float, "weight of the total variation"] = 0.05
+    lr: Annotated[float, "learning rate of Adam"] = 1e-3
+
+
+class Trunk(nn.Module):
+    """Photograph and code to picture, at a quarter of the resolution.
+
+    The code is (N, code_size): for every normalisation a scale and a shift per channel, for every residual
+    branch a gain and a bias per channel, and a scale and a shift for the half-resolution head.
+    """
+
+    def __init__(self, channels: int, blocks: int):
+        super().__init__()
+        self.channels, self.blocks = channels, blocks
+        self.stem = nn.Conv2d(48, channels, 3, padding=1, padding_mode="reflect")
+        self.first = nn.ModuleList(_conv(channels, channels) for _ in range(blocks))
+        self.second = nn.ModuleList(_conv(channels, channels) for _ in range(blocks))
+        self.head = _conv(channels, channels // 2)
+        self.out = _conv(channels // 2, 12)
+        self.code_size = 2 * channels * (1 + 2 * blocks) + channels
+        with torch.no_grad():
+            # The four sub-pixels of a colour start equal, so that no grid is there to be unlearnt (arXiv:1707.02937).
+            kernel = torch.empty(3, channels // 2, 3, 3)
+            nn.init.kaiming_normal_(kernel, nonlinearity="linear")
+            self.out.weight.copy_(kernel.repeat_interleave(4, 0) * 0.3)
+
+    def forward(self, images: Tensor, code: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1], H and W multiples of 4 and at least 8, and (N or 1, code_size) to a picture."""
+        width = self.channels
+        pairs = code[:, : 2 * width * (1 + 2 * self.blocks)].view(len(code), -1, 2, width)
+        head = code[:, -width:].view(len(code), 2, width // 2)
+        x = self.stem(F.pixel_unshuffle(images - 0.5, 4))
+        x = F.relu(conditional_instance_norm(x, pairs[:, 0, 0], pairs[:, 0, 1]))
+        for i, (first, second) in enumerate(zip(self.first, self.second)):
+            scale, shift = pairs[:, 1 + 2 * i].unbind(1)
+            gain, bias = (p[:, :, None, None].to(x.dtype) for p in pairs[:, 2 + 2 * i].unbind(1))
+            y = F.relu(conditional_instance_norm(first(x), scale, shift))
+            x = x + second(y) * (1 + gain) + bias
+        # Two steps up: a straight x4 shuffle leaves a grid of 4 pixels.
+        x = self.head(F.interpolate(x, scale_factor=2, mode="nearest"))
+        x = F.relu(conditional_instance_norm(x, head[:, 0], head[:, 1]))
+        return F.pixel_shuffle(self.out(x), 2).float() + 0.5
+
+
+def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="reflect")
+
+
+class StyleEncoder(nn.Module):
+    """A style image to its code: the statistics of a narrow VGG, then two linear layers."""
+
+    def __init__(self, code_size: int):
+        super().__init__()
+        self.network = VGG(VGG19, WIDTHS, last="relu4_1")
+        statistics = 2 * sum(WIDTHS[:4])
+        self.register_buffer("centre", torch.zeros(statistics))
+        self.register_buffer("spread", torch.ones(statistics))
+        self.hidden = nn.Linear(statistics, 384)
+        self.code = nn.Linear(384, code_size)
+        nn.init.normal_(self.code.weight, 0, 0.01)
+        nn.init.zeros_(self.code.bias)
+
+    def statistics(self, images: Tensor) -> Tensor:
+        """Return mean and deviation of every channel of STYLE_LAYERS, as (N, statistics)."""
+        features = self.network(images, STYLE_LAYERS)
+        return torch.cat([torch.cat(stats.mean_std(features[layer]), 1) for layer in STYLE_LAYERS], 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, code_size) in float32."""
+        statistics = (self.statistics(images) - self.centre) / self.spread
+        return self.code(F.leaky_relu(self.hidden(statistics), 0.1)).float()
+
+
+class Live(Method):
+    """Arbitrary style transfer by a code of scales and shifts."""
+
+    keep = ("trunk", "encoder")
+    multiple = 4
+    tiling = "global-stats"
+
+    def __init__(self, config: Config):
+        self.config = config
+        trunk = Trunk(config.channels, config.blocks)
+        self.nets = nn.ModuleDict(
+            {"trunk": trunk, "encoder": StyleEncoder(trunk.code_size), "scales": _Scales(len(STYLE_LAYERS))}
+        )
+        self._judge = None
+
+    def initialize(self, batch):
+        """Start the encoder from slim, and its input from mean 0 and deviation 1, as measured on a first batch."""
+        encoder = self.nets["encoder"]
+        slim = backbones.load("slim", device=self.device).network.state_dict()
+        encoder.network.load_state_dict({k: v for k, v in slim.items() if k in encoder.network.state_dict()})
+        with torch.no_grad():
+            statistics = encoder.statistics(batch["style"])
+            encoder.centre.copy_(statistics.mean(0))
+            encoder.spread.copy_(statistics.std(0) + 0.05 * statistics.std(0).mean() + 1e-3)
+
+    def optimizers(self):
+        encoder = self.nets["encoder"]
+        pretrained = list(encoder.network.parameters())
+        fresh = [*self.nets["trunk"].parameters(), *encoder.hidden.parameters(), *encoder.code.parameters()]
+        groups = [{"params": fresh, "lr": self.config.lr}, {"params": pretrained, "lr": 0.1 * self.config.lr}]
+        return {"live": torch.optim.Adam(groups, betas=(0.9, 0.99))}
+
+    def _features(self, images: Tensor) -> dict[str, Tensor]:
+        if self._judge is None:
+            self._judge = backbones.load(self.config.backbone, device=self.device)
+            self._judge.to(memory_format=torch.channels_last)
+        return {layer: x.float() for layer, x in self._judge.lift(self._judge(images, STYLE_LAYERS)).items()}
+
+    def _losses(self, batch, learn_scales: bool) -> dict[str, Tensor]:
+        """The losses; the first photograph of the batch is given itself as style, and must come back."""
+        content, style = batch["content"], batch["style"].clone()
+        style[0] = content[0]
+        with torch.no_grad():
+            content_features = self._features(content)["relu4_1"]
+            targets = losses.mean_std_by_layer(self._features(style))
+            if learn_scales:
+                self.nets["scales"].learn(targets)
+        output = self.nets["trunk"](content, self.nets["encoder"](style))
+        features = self._features(output)
+        found = losses.mean_std_by_layer(features)
+        by_layer = [losses.mean_std_distance(found[layer], targets[layer]).mean() for layer in STYLE_LAYERS]
+        named = {
+            "content": losses.normalized_content(features["relu4_1"], content_features),
+            "style": sum(d / s for d, s in zip(by_layer, self.nets["scales"].distance)) / len(STYLE_LAYERS),
+            "identity": (output[:1] - content[:1]).abs().mean(),
+            "range": losses.out_of_range(output),
+            "tv": losses.total_variation(output),
+        }
+        total = sum(getattr(self.config, f"{name}_weight") * value for name, value in named.items())
+        return {"loss": total} | named
+
+    def train_step(self, batch, optimizers, step):
+        named = self._losses(batch, learn_scales=True)
+        self.update(optimizers["live"], named["loss"])
+        return named
+
+    @torch.no_grad()
+    def validate(self, batch):
+        return self._losses(batch, learn_scales=False)
+
+    def encode_style(self, images, weights):
+        codes = [{"code": self.nets["encoder"](image)[0]} for image in images]
+        return stats.merge(codes, weights)
+
+    def apply(self, image, *, style=None, alpha=1.0):
+        code = style["code"].to(image.device).view(1, -1)
+        if alpha != 1.0:
+            # Towards the code of the photograph itself, with which it is rebuilt as it is.
+            code = torch.lerp(self.nets["encoder"](image), code, alpha)
+        return self.nets["trunk"](image, code).clamp(0, 1)
+
+
+class _Scales(nn.Module):
+    """The typical distance of two style images per layer: a running mean over the batches of training."""
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.register_buffer("distance", torch.ones(count))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def learn(self, targets: dict[str, tuple[Tensor, Tensor]]) -> None:
+        now = torch.stack(
+            [losses.mean_std_distance(targets[k], tuple(t.roll(1, 0) for t in targets[k])).mean() for k in STYLE_LAYERS]
+        )
+        self.batches += 1
+        self.distance += (now - self.distance) / self.batches.clamp(max=500)

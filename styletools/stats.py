@@ -1,0 +1,89 @@
+"""Statistics of features, the currency of style: means, raw second moments, Gram matrices, covariances.
+
+Features are (N, C, H, W) or (C, H, W); every function says by what it divides. The *raw* second moment
+E[f fᵀ] and the mean add up linearly over images and weights, which covariances and deviations do not:
+so these two are what is stored and merged, and the others are derived on use.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+EPS = 1e-5
+
+
+def _flat(features: Tensor) -> Tensor:
+    """Return (..., C, H·W), at least in float32."""
+    flat = features.flatten(-2)
+    return flat if flat.dtype == torch.float64 else flat.float()
+
+
+def mean(features: Tensor) -> Tensor:
+    """Return the mean over pixels: (..., C, H, W) → (..., C)."""
+    return _flat(features).mean(-1)
+
+
+def moment(features: Tensor) -> Tensor:
+    """Return the raw second moment, F Fᵀ / (H·W): (..., C, H, W) → (..., C, C)."""
+    flat = _flat(features)
+    return flat @ flat.transpose(-1, -2) / flat.shape[-1]
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Return the Gram matrix F Fᵀ / (C·H·W): (..., C, H, W) → (..., C, C).
+
+    Gatys et al. leave the division to the loss (arXiv:1508.06576); divided by all entries, as Johnson et al.
+    do (arXiv:1603.08155), its size does not depend on the picture's.
+    """
+    return moment(features) / features.shape[-3]
+
+
+def mean_std(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation over pixels: (..., C, H, W) → two of (..., C).
+
+    The variance is the biased one (divided by H·W); `eps` under the root keeps the gradient bounded where
+    a channel is constant.
+    """
+    variance, average = torch.var_mean(_flat(features), -1, correction=0)
+    return average, (variance + eps).sqrt()
+
+
+def covariance(features: Tensor) -> Tensor:
+    """Return the biased covariance over pixels, divided by H·W: (..., C, H, W) → (..., C, C)."""
+    flat = _flat(features)
+    centred = flat - flat.mean(-1, keepdim=True)
+    return centred @ centred.transpose(-1, -2) / flat.shape[-1]
+
+
+def gram_from_moment(second: Tensor) -> Tensor:
+    """Derive the Gram matrix (divided by C·H·W) from a raw second moment (..., C, C)."""
+    return second / second.shape[-1]
+
+
+def covariance_from_moment(average: Tensor, second: Tensor) -> Tensor:
+    """Derive the biased covariance from a mean (..., C) and a raw second moment (..., C, C)."""
+    return second - average[..., :, None] * average[..., None, :]
+
+
+def std_from_moment(average: Tensor, second: Tensor, eps: float = EPS) -> Tensor:
+    """Derive the standard deviation (..., C), as `mean_std` gives it, from a mean and a raw second moment."""
+    variance = torch.diagonal(second, dim1=-2, dim2=-1) - average.square()
+    return (variance.clamp_min(0) + eps).sqrt()
+
+
+def merge(records: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+    """Return the weighted mean of statistics that add up linearly, tensor by tensor.
+
+    records: dicts with the same keys and shapes; weights: as many numbers, brought to sum 1.
+    Raises ValueError when they do not match or the weights sum to nothing.
+    """
+    total = float(sum(weights))
+    if len(records) != len(weights) or not records:
+        raise ValueError("as many weights as records are needed, at least one")
+    if not total > 0:
+        raise ValueError("weights must sum to more than 0")
+    keys = set(records[0])
+    if any(set(record) != keys for record in records):
+        raise ValueError("the records hold different tensors")
+    return {key: sum(record[key] * (weight / total) for record, weight in zip(records, weights)) for key in records[0]}
