@@ -1,0 +1,1 @@
+"""The commands: words and click, never a tensor. One file each."""

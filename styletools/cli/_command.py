@@ -1,0 +1,123 @@
+"""What every command has: -h, --version, -v, -q, --json, and the one place that turns errors into exits."""
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import traceback
+
+import click
+
+from styletools import __version__, errors, files, log
+
+
+def command(name: str):
+    """Make a click command of a function that returns its exit status; None is 0.
+
+    The function gets the options that it declares; the common ones are taken care of here. What it raises
+    ends the command: an error of `errors` with its one line and its status, anything else as a bug (70).
+    """
+
+    def decorate(function):
+        @functools.wraps(function)
+        def body(*, verbose, quiet, json_lines, **options):
+            log.setup(name, as_json=json_lines, quiet=quiet, verbose=verbose)
+            status = function(**options)
+            if status:
+                raise click.exceptions.Exit(status)
+
+        for decorator in (_json_lines, _quiet, _verbose, click.version_option(__version__, "--version", prog_name=name)):
+            body = decorator(body)
+        settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+        made = click.command(name, context_settings=settings)(body)
+        made.main = functools.partial(_run, name, made.main)
+        return made
+
+    return decorate
+
+
+_verbose = click.option("-v", "--verbose", is_flag=True, help="Tell what is done; tracebacks with errors.")
+_quiet = click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings.")
+_json_lines = click.option("--json", "json_lines", is_flag=True, help="Messages and progress as JSON lines.")
+
+
+def _run(name: str, click_main, args=None, **unused) -> None:
+    """Run a command in this process and end the process with the right status or signal."""
+    log.setup(name)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    status = 0
+    try:
+        click_main(args=args, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as exit_:
+        status = exit_.exit_code
+    except click.ClickException as error:
+        hint = f" (try {name} --help)" if isinstance(error, click.UsageError) else ""
+        log.error(f"{error.format_message().rstrip('.')}{hint}", status=errors.UsageError.status)
+        status = errors.UsageError.status
+    except BrokenPipeError:
+        _end_by(signal.SIGPIPE)
+    except (KeyboardInterrupt, click.Abort):
+        _end_by(signal.SIGINT)
+    except _Terminated:
+        _end_by(signal.SIGTERM)
+    except errors.StyletoolsError as error:
+        status = report(error)
+    except OSError as error:
+        status = report(errors.from_os_error(error))
+    except BaseException as error:
+        status = report(as_styletools_error(error))
+    _silence_standard_output()
+    sys.exit(status)
+
+
+def as_styletools_error(error: BaseException) -> errors.StyletoolsError:
+    """Return the error of our tree that any exception stands for; those that no case fits are bugs."""
+    if isinstance(error, errors.StyletoolsError):
+        return error
+    if errors.is_out_of_memory(error):
+        made: errors.StyletoolsError = errors.TryAgain("out of memory")
+    elif isinstance(error, OSError):
+        made = errors.from_os_error(error)
+    else:
+        made = errors.StyletoolsError(f"internal error: {type(error).__name__}: {error} (-v shows where)")
+    made.__cause__ = error
+    return made
+
+
+def report(error: errors.StyletoolsError, record: str = "") -> int:
+    """Write the one line of an error (and its traceback with -v) and return its status."""
+    text = str(error)
+    if record and not text.startswith(f"{record}: "):
+        text = f"{record}: {text}"
+    log.error(text, status=error.status, **({"record": record} if record else {}))
+    if log.verbose():
+        with contextlib.suppress(OSError):
+            traceback.print_exception(error, file=sys.stderr)
+    return error.status
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def _on_sigterm(number, frame):
+    raise _Terminated
+
+
+def _end_by(number: int) -> None:
+    """Clean up, then die of the signal itself, so that the shell sees what happened."""
+    files.remove_unfinished()
+    _silence_standard_output()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _silence_standard_output() -> None:
+    """Point a closed standard output at nothing, lest the interpreter complain of it while ending."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,423 @@
+"""The loop of every command: read records, do one thing to each, write records.
+
+    sources = find_sources(inputs, ...)          what to read
+    target = Target(output, ...)                 where results go
+    failed = run(sources, target, function)      read : compute : write, overlapped, in order
+
+Standard library only at import, like all of cli.
+"""
+
+import contextlib
+import itertools
+import os
+import queue
+import re
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from styletools import errors, files, log, streams
+from styletools.cli import _command
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to read: a path (or - for standard input), and the folder that it was found under."""
+
+    path: str
+    root: str = ""
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return "<stdin>" if self.path == STDIN else self.path
+
+
+# ---- what to read ----------------------------------------------------------------------------------------
+
+
+def find_sources(
+    inputs: Iterable[str], files_from: str | None = None, null: bool = False, target: "Target | None" = None
+) -> Iterator[Source]:
+    """Yield what to read, in order: files, the pictures and tensors below folders, standard input when nothing else.
+
+    Hidden files, files of unknown extension and the output folder are passed over inside folders; a file that
+    is named is always read. A list is read line by line, so that a command may be kept warm.
+    """
+    inputs = list(inputs)
+    if not inputs and files_from is None:
+        inputs = [STDIN]
+    for path in itertools.chain(inputs, _listed(files_from, null) if files_from else ()):
+        if path != STDIN and os.path.isdir(path):
+            yield from _walk(path, target)
+        else:
+            yield Source(path)
+
+
+def _walk(root: str, target: "Target | None") -> Iterator[Source]:
+    """Yield the readable files below a folder, sorted; links to folders are not followed."""
+    known = streams.extensions()
+    avoid = os.path.realpath(target.path) if target and target.kind == "folder" else None
+
+    def raise_error(error: OSError):
+        raise errors.from_os_error(error)
+
+    for folder, below, names in os.walk(root, onerror=raise_error):
+        below[:] = sorted(
+            name for name in below
+            if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) != avoid
+        )  # fmt: skip
+        for name in sorted(names):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in known:
+                yield Source(os.path.join(folder, name), root)
+
+
+def _listed(files_from: str, null: bool) -> Iterator[str]:
+    """Yield the names in a list as they arrive."""
+    end = b"\0" if null else b"\n"
+    if files_from == STDIN:
+        if files.is_terminal(sys.stdin):
+            raise errors.UsageError("names are expected on standard input, which is a terminal")
+        opened: Any = contextlib.nullcontext(files.standard_input())
+    else:
+        try:
+            opened = open(files_from, "rb", buffering=0)  # noqa: SIM115 - closed by the with below
+        except OSError as error:
+            raise errors.from_os_error(error, files_from) from error
+    with opened as source:
+        rest = b""
+        while block := source.read(65536):
+            *whole, rest = (rest + block).split(end)
+            for name in whole:
+                if name:
+                    yield os.fsdecode(name)
+        if rest:
+            yield os.fsdecode(rest)
+
+
+# ---- where results go ------------------------------------------------------------------------------------
+
+
+class Target:
+    """Where results go: `kind` is stream (standard output or one file), folder, or pattern."""
+
+    def __init__(self, output: str | None, to_format: str | None, default: str | None = None, **options):
+        """output: what -o says; to_format: what --to says; default: the format when neither tells (None: as in).
+
+        options go to the format's writer. Raises UsageError for -o and --to that contradict the command's kind.
+        """
+        self.path = output or "-"
+        self.to_format, self.default, self.options = to_format, default, options
+        self._stack = contextlib.ExitStack()
+        self._writer: streams.Writer | None = None
+        self._made: dict[str, str] = {}
+        self._sync = threading.Lock()
+        pattern = re.search(r"%0?\d*d", os.path.basename(self.path))
+        if self.path != "-" and (self.path.endswith(os.sep) or os.path.isdir(self.path)):
+            self.kind = "folder"
+        elif pattern:
+            self.kind = "pattern"
+        else:
+            self.kind = "stream"
+        if self.kind == "stream" and self.path == "-" and files.is_terminal(sys.stdout):
+            raise errors.UsageError("standard output is a terminal: redirect it, or name a file with -o")
+
+    def check(self) -> None:
+        """Raise CannotCreate or NotPermitted now, rather than after the work, where the output cannot be made."""
+        if self.path == "-" or os.path.exists(self.path) and not os.path.isdir(self.path):
+            if self.path != "-" and not os.access(self.path, os.W_OK):
+                raise errors.NotPermitted(f"{self.path}: permission denied")
+            return
+        folder = self.path if self.kind == "folder" else os.path.dirname(self.path) or "."
+        existing = os.path.abspath(folder)
+        while not os.path.exists(existing):
+            existing = os.path.dirname(existing)
+        if not os.path.isdir(existing):
+            raise errors.CannotCreate(f"{self.path}: {existing} is not a directory")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise errors.NotPermitted(f"{self.path}: permission denied")
+
+    def format_for(self, name: str, found: str | None) -> str:
+        """Return the format of a result: --to, else by the extension of -o, else as in, else the default.
+
+        name: the input's; found: the format that the input was read from.
+        """
+        if self.to_format:
+            return self.to_format
+        if self.kind != "folder" and self.path != "-":
+            chosen = streams.by_extension(os.path.splitext(self.path)[1])
+            if chosen is None and not os.path.exists(self.path):
+                raise errors.UsageError(f"{self.path}: unknown extension; say the format with --to")
+            if chosen is not None:
+                return chosen
+        if self.default:
+            return self.default
+        by_name = streams.by_extension(os.path.splitext(name)[1]) if self.kind == "folder" else None
+        return by_name or found or "png"
+
+    def file_for(self, source: Source, index: int = 0) -> str:
+        """Return the file that a result goes to, in a folder or by a pattern; the input's tree is kept."""
+        if self.kind == "pattern":
+            return self.path % (index + 1)
+        chosen = self.to_format or self.default
+        suffix = os.path.splitext(source.path)[1]
+        if chosen:
+            extension = streams.extension(chosen)
+        else:
+            extension = suffix if streams.by_extension(suffix) and suffix.lower() not in _READ_ONLY else ".png"
+        name = "stdin.png" if source.path == STDIN else source.path
+        path = files.output_path(name, source.root, self.path, extension)
+        return str(path if not index else path.with_name(f"{path.stem}-{index + 1:06}{path.suffix}"))
+
+    def claim(self, source: Source, index: int = 0) -> str:
+        """Return `file_for`, having made sure that no other input goes there and that no input is overwritten."""
+        path = self.file_for(source, index)
+        owner = f"{source.label} {index}" if self.kind == "folder" else path
+        with self._sync:
+            earlier = self._made.setdefault(os.path.realpath(path), owner)
+        if earlier != owner:
+            first = earlier.rpartition(" ")[0]
+            raise errors.UsageError(f"{source.label}: would overwrite {path}, which is the result of {first}")
+        if source.path != STDIN and os.path.exists(path) and os.path.samefile(path, source.path):
+            raise errors.UsageError(f"{source.label}: would be overwritten by its result; choose another folder")
+        return path
+
+    def write_stream(self, record, name: str, found: str | None) -> None:
+        """Write a record to the one stream or file, which is opened with the first."""
+        if self._writer is None:
+            chosen = self.format_for(name, found)
+            if self.path == "-":
+                out: BinaryIO = sys.stdout.buffer
+            else:
+                out = self._stack.enter_context(files.atomic(self.path))
+            self._writer = self._stack.enter_context(
+                streams.writer(out, chosen, stream=self.path == "-", **self.options)
+            )
+        self._writer.write(record)
+
+    def write_file(self, record, path: str, found: str | None) -> None:
+        """Write a record as a file of its own, atomically."""
+        chosen = self.to_format or streams.by_extension(os.path.splitext(path)[1]) or self.default or found or "png"
+        with files.atomic(path) as out, streams.writer(out, chosen, **self.options) as writer:
+            writer.write(record)
+
+    def close(self) -> None:
+        """Finish the stream. A file named by -o appears now: empty, when there was nothing to write."""
+        if self.kind == "stream" and self.path != "-" and self._writer is None:
+            self._stack.enter_context(files.atomic(self.path))
+        self._stack.close()
+
+    def abandon(self) -> None:
+        """Give the stream up: a file named by -o does not appear, and an older one stays."""
+        with contextlib.suppress(_Abandoned):
+            self._stack.__exit__(_Abandoned, _Abandoned(), None)
+
+
+class _Abandoned(Exception):
+    pass
+
+
+_READ_ONLY = {".gif"}  # 256 colours would spoil a painting
+
+
+# ---- read : compute : write ------------------------------------------------------------------------------
+
+
+@dataclass
+class _Item:
+    """A record, or the error that stands in its place; `fatal` when those after it are lost too."""
+
+    source: Source
+    record: Any = None
+    error: errors.StyletoolsError | None = None
+    fatal: bool = False
+
+    @property
+    def label(self) -> str:
+        """What messages call it: the file, the member of the archive, the number of the frame."""
+        name = getattr(self.record, "name", "") or self.source.label
+        index = getattr(self.record, "index", 0)
+        if name == self.source.label:
+            return f"{name}: record {index + 1}" if index else name
+        return f"{self.source.label}: {name}"
+
+
+class _Stop(Exception):
+    """--fail-fast ends the work."""
+
+
+def run(
+    sources: Iterable[Source],
+    target: Target,
+    function: Callable[[Any], Any],
+    *,
+    from_format: str | None = None,
+    max_pixels: int | None = None,
+    jobs: int = 2,
+    fail_fast: bool = False,
+    total: int | None = None,
+    unit: str = "image",
+    finished: Callable[[Source, str], None] | None = None,
+) -> int:
+    """Bring every record of `sources` through `function` to `target`; return the exit status.
+
+    function: record to record, or None for no result. Reading goes on in a thread; results for a folder are
+    written by `jobs` threads, results for a stream by this one, each flushed before the next record is awaited.
+    A failure is reported and the work goes on; damage in a pipe ends it, since the records after it are lost.
+    The status is 0, 1 when some failed, or the failure's own when it was all there was to do.
+    `finished(source, path)` is called for each file that is in its place.
+    """
+    limits = streams.Limits(max_pixels=max_pixels) if max_pixels else streams.Limits()
+    progress = log.Progress(total, unit)
+    statuses: list[int] = []
+    seen: set[Source] = set()
+    good = 0
+    pool = ThreadPoolExecutor(jobs)
+    writing: deque[tuple[_Item, str, Future]] = deque()
+
+    def failed(error: BaseException, item: _Item) -> None:
+        statuses.append(_command.report(_command.as_styletools_error(error), item.label))
+        if fail_fast or item.fatal:
+            raise _Stop
+
+    def settle(limit: int) -> None:
+        """Wait until at most `limit` files are being written."""
+        nonlocal good
+        while len(writing) > limit or (writing and writing[0][2].done()):
+            item, path, future = writing.popleft()
+            try:
+                future.result()
+            except Exception as error:
+                failed(error, item)
+                continue
+            good += 1
+            progress.update()
+            if finished:
+                finished(item.source, path)
+
+    with _Ahead(_read(sources, from_format, limits), 2 * jobs) as items:
+        try:
+            for item in items:
+                seen.add(item.source)
+                try:
+                    if item.error:
+                        raise item.error
+                    result = function(item.record)
+                    found = item.record.meta.get("format")
+                    if result is None:
+                        good += 1
+                    elif target.kind == "stream":
+                        target.write_stream(result, item.record.name, found)
+                        good += 1
+                    else:
+                        index = good + len(statuses) + len(writing) if target.kind == "pattern" else item.record.index
+                        path = target.claim(item.source, index)
+                        writing.append((item, path, pool.submit(target.write_file, result, path, found)))
+                except Exception as error:
+                    if target.kind == "stream" and isinstance(error, OSError | errors.TryAgain):
+                        raise  # the one output is broken: going on would be in vain
+                    failed(error, item)
+                else:
+                    progress.update(good)
+                    settle(2 * jobs)
+            settle(0)
+        except _Stop:
+            pass
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            target.abandon()
+            raise
+        finally:
+            pool.shutdown(wait=True)
+            progress.close()
+    if statuses and not good and target.kind == "stream":
+        target.abandon()
+    else:
+        target.close()
+    if len(statuses) == 1 and not good and len(seen) == 1:
+        return statuses[0]
+    if statuses and len(seen) == 1 and item.fatal:
+        return statuses[-1]
+    return 1 if statuses else 0
+
+
+def _read(sources: Iterable[Source], from_format: str | None, limits: streams.Limits) -> Iterator[_Item]:
+    """Yield the records of all sources in order, errors in their places."""
+    for source in sources:
+        pipe = source.path == STDIN
+        try:
+            if pipe and files.is_terminal(sys.stdin):
+                raise errors.UsageError("standard input is a terminal: name a file, or pipe something in")
+            opened: Any = contextlib.nullcontext(files.standard_input()) if pipe else _open(source.path)
+            with opened as stream:
+                count = 0
+                for record in streams.read(
+                    stream, name="" if pipe else source.path, format=from_format, limits=limits, stream=pipe
+                ):
+                    count += 1
+                    if isinstance(record, streams.Bad):
+                        yield _Item(source, record, record.error)
+                    else:
+                        yield _Item(source, record)
+                if not count and not pipe and os.path.isfile(source.path):
+                    raise errors.DataError(f"{source.path}: is empty")
+        except errors.StyletoolsError as error:
+            yield _Item(source, error=error, fatal=pipe)
+        except OSError as error:
+            yield _Item(source, error=errors.from_os_error(error, source.label), fatal=pipe)
+        except Exception as error:
+            yield _Item(source, error=_command.as_styletools_error(error), fatal=pipe)
+
+
+def _open(path: str) -> BinaryIO:
+    if os.path.isdir(path):
+        raise errors.DataError(f"{path}: is a directory")
+    return open(path, "rb", buffering=0)
+
+
+class _Ahead:
+    """An iterator that runs in a thread, a few items ahead. Errors it raises are raised where it is read."""
+
+    def __init__(self, items: Iterator, ahead: int):
+        self._items, self._ready, self._ended = items, queue.Queue(ahead), threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *unused) -> None:
+        self._ended.set()  # the thread may be waiting for a pipe: it is a daemon, and not waited for
+
+    def _put(self, item) -> None:
+        while not self._ended.is_set():
+            try:
+                return self._ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def _work(self) -> None:
+        try:
+            for item in self._items:
+                self._put(("item", item))
+                if self._ended.is_set():
+                    return
+            self._put(("end", None))
+        except BaseException as error:
+            self._put(("error", error))
+
+    def __iter__(self):
+        while True:
+            kind, value = self._ready.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value

@@ -1,0 +1,94 @@
+"""Options that mean the same thing in every command, each defined once.
+
+    FILE...             what to read (files, folders, -)       inputs
+    -o --output         where results go                       output
+    --from --to         formats in and out                     formats
+    --files-from -0     a list of files to read                file_list
+    --max-pixels        the largest picture accepted           max_pixels
+    --fail-fast         stop at the first failure              fail_fast
+    -j --jobs           threads                                jobs
+    --device            where to compute                       device
+    --seed              random numbers                         seed
+    -b --backbone       the perceptual network                 backbone
+    -O --option         KEY=VALUE of a method                  method_options
+    --size              pixels of the short side               size
+"""
+
+import click
+
+from styletools import backbones, streams
+
+
+def _names_of_formats(context, parameter, value):
+    """Check a format's name (`name` or `name:WIDTHxHEIGHT`) while the command line is read."""
+    if value is not None:
+        streams.kind(value)
+    return value
+
+
+class Count(click.IntRange):
+    """A positive whole number."""
+
+    def __init__(self):
+        super().__init__(min=1)
+
+
+inputs = click.argument("inputs", metavar="[FILE|DIR|-]...", nargs=-1, type=click.Path(allow_dash=True))
+
+output = click.option(
+    "-o", "--output", metavar="FILE|DIR/|PATTERN|-",
+    help="Where results go: a file, a folder (ending in / or existing), a pattern (frame-%06d.png), or - (default).",
+)  # fmt: skip
+
+from_format = click.option(
+    "--from", "from_format", metavar="FORMAT", callback=_names_of_formats,
+    help="Format of the input, instead of what its first bytes say; rgb24:WIDTHxHEIGHT for raw video.",
+)  # fmt: skip
+
+to_format = click.option(
+    "--to", "to_format", metavar="FORMAT", callback=_names_of_formats,
+    help="Format of the output, instead of what -o or the input say.",
+)  # fmt: skip
+
+
+def formats(function):
+    """Add --from and --to."""
+    return from_format(to_format(function))
+
+
+def file_list(function):
+    """Add --files-from and -0."""
+    null = click.option("-0", "--null", is_flag=True, help="Names in --files-from end in NUL (find -print0).")
+    named = click.option(
+        "--files-from", metavar="LIST", type=click.Path(allow_dash=True),
+        help="Read names of inputs from LIST, one a line; - is standard input.",
+    )  # fmt: skip
+    return named(null(function))
+
+
+max_pixels = click.option(
+    "--max-pixels", metavar="N", type=Count(), default=536_870_912, show_default=True,
+    help="Refuse pictures that claim more pixels than this.",
+)  # fmt: skip
+
+fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first record that fails.")
+
+jobs = click.option("-j", "--jobs", metavar="N", type=Count(), default=2, show_default=True,
+                    help="Threads that read and write beside the one that computes.")  # fmt: skip
+
+device = click.option(
+    "--device", metavar="NAME", default="auto", envvar="STYLETOOLS_DEVICE", show_envvar=True, show_default=True,
+    help="auto, cpu, cuda, cuda:N or mps.",
+)  # fmt: skip
+
+seed = click.option("--seed", metavar="N", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,
+                    help="Seed of all random numbers.")  # fmt: skip
+
+backbone = click.option("-b", "--backbone", metavar="NAME", type=click.Choice(backbones.names()),
+                        default=backbones.DEFAULT, show_default=True, help="Perceptual network.")  # fmt: skip
+
+method_options = click.option("-O", "--option", "settings", metavar="KEY=VALUE", multiple=True,
+                              help="Set an option of the method; may be repeated.")  # fmt: skip
+
+size = click.option("--size", metavar="N", type=Count(),
+                    help="Scale pictures so that their short side has N pixels.")  # fmt: skip
