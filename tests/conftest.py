@@ -1,0 +1,66 @@
+"""Fixtures that tests of several folders share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch, tmp_path_factory):
+    """Keep tests from the network and from the caches and settings of whoever runs them."""
+    monkeypatch.setenv("STYLETOOLS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("STYLETOOLS_OFFLINE", "1")
+    monkeypatch.delenv("STYLETOOLS_DEVICE", raising=False)
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """The folder of published weights."""
+    folder = os.environ.get("STYLETOOLS_WEIGHTS")
+    if not folder:
+        pytest.skip("STYLETOOLS_WEIGHTS names no folder of published weights")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The folder of reference photographs and paintings: content/ and style/."""
+    folder = os.environ.get("STYLETOOLS_REFERENCE")
+    if not folder:
+        pytest.skip("STYLETOOLS_REFERENCE names no folder of reference pictures")
+    return Path(folder) / "reference"
+
+
+@pytest.fixture(scope="session")
+def random_slim(tmp_path_factory) -> Path:
+    """A folder with a backbone `slim` of random weights, for tests that do not depend on what it has learnt."""
+    import torch
+
+    from styletools import methods, modelfile
+
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        modelfile.save(folder / "slim.safetensors", "distill", methods.create("distill"))
+    return folder
+
+
+@pytest.fixture
+def slim(random_slim, monkeypatch) -> Path:
+    """Make the backbone `slim` be the random one."""
+    monkeypatch.setenv("STYLETOOLS_WEIGHTS", str(random_slim))
+    return random_slim
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """A folder with eight small colourful pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        coarse = rng.integers(0, 256, (6 + i, 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((96, 72), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return folder

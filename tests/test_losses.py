@@ -1,0 +1,54 @@
+"""Losses against their formulas, and at the edges."""
+
+import numpy as np
+import pytest
+import torch
+
+from styletools import losses, stats
+
+
+@pytest.fixture
+def pair():
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(2, 3, 5, 7, generator=generator), torch.rand(2, 3, 4, 6, generator=generator)
+
+
+def test_mean_std_distance(pair):
+    found = losses.mean_std_distance(stats.mean_std(pair[0]), stats.mean_std(pair[1]))
+    a, b = (x.double().numpy().reshape(2, 3, -1) for x in pair)
+    spread = [np.sqrt(x.var(2) + stats.EPS) for x in (a, b)]
+    expected = ((a.mean(2) - b.mean(2)) ** 2).mean(1) + ((spread[0] - spread[1]) ** 2).mean(1)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+def test_gram_distance(pair):
+    grams = [stats.gram_matrix(x) for x in pair]
+    expected = ((grams[0].double() - grams[1].double()).numpy() ** 2).mean()
+    np.testing.assert_allclose(losses.gram_distance(*grams).item(), expected, rtol=1e-5)
+
+
+def test_normalized_content_ignores_contrast_and_sees_structure(pair):
+    a = pair[0].repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert losses.normalized_content(a, a * 3 + 2).item() < 1e-5
+    unrelated = losses.normalized_content(a, torch.rand(a.shape, generator=torch.Generator().manual_seed(5))).item()
+    assert 1.5 < unrelated < 2.5
+
+
+def test_total_variation():
+    images = torch.tensor([[[[0.0, 1.0, 0.0], [0.5, 0.5, 0.5]]]])
+    assert losses.total_variation(images).item() == pytest.approx((1 + 1 + 0 + 0) / 4 + (0.5 * 3) / 3)
+    assert losses.total_variation(torch.rand(2, 3, 1, 1)).item() == 0
+    assert losses.total_variation(torch.zeros(1, 3, 1, 9)).item() == 0
+    one_row = torch.tensor([[[[0.0, 1.0]]]])
+    assert losses.total_variation(one_row).item() == 1
+
+
+def test_out_of_range():
+    images = torch.tensor([[[[-1.0, 0.0], [1.0, 3.0]]]])
+    assert losses.out_of_range(images).item() == pytest.approx(3 / 4)
+    assert losses.out_of_range(torch.rand(1, 3, 4, 4)).item() == 0
+
+
+def test_mean_std_by_layer(pair):
+    found = losses.mean_std_by_layer({"a": pair[0], "b": pair[1]})
+    torch.testing.assert_close(found["b"], stats.mean_std(pair[1]))
