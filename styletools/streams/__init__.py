@@ -10,7 +10,8 @@ format before it is used is written in its module as literals, which are read wi
     STREAMS     whether several records may follow one another
     MAGIC       regular expression for the bytes it begins with; b"" where nothing gives it away
 
-A module further defines `read(reader, limits, *, argument, strict)`, a generator of records, and a class
+A module further defines `read(reader, limits, *, argument, strict)`, a generator of records (`argument` is the
+`name:argument` it was asked for with, `strict` that nothing may follow the last), and a class
 `Writer(out, name, options)` with `encode(record)` or `write(record)`. Importing this package imports the standard
 library only; numpy and Pillow are imported with the first format that is used.
 """
@@ -95,9 +96,9 @@ class Limits:
 class Writer:
     """Writes records of one format; every record is flushed. Formats derive from it.
 
-    `encode(record)` returns the bytes of one record and may be called from several threads where STREAMS is set,
-    except for y4m, raw video and tar, whose records depend on those before. A context manager; closing finishes the stream
-    but leaves `out` open.
+    `encode(record)` returns the bytes of one record and may be called from several threads, except for y4m, raw
+    video and tar, whose records depend on those before: there, call `write`. A context manager; closing
+    finishes the stream but leaves `out` open.
     """
 
     streams = True
@@ -167,15 +168,13 @@ def _literals(path: Path) -> dict[str, Any]:
     return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _formats() -> dict[str, _Format]:
     formats = {}
     for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
         told = _literals(path)
         magic = re.compile(told["MAGIC"], re.DOTALL) if told["MAGIC"] else None
-        formats[path.stem] = _Format(
-            path.stem, told["NAMES"], told["EXTENSIONS"], told["KIND"], told["STREAMS"], magic
-        )
+        formats[path.stem] = _Format(path.stem, told["NAMES"], told["EXTENSIONS"], told["KIND"], told["STREAMS"], magic)
     return formats
 
 
@@ -220,6 +219,11 @@ def extension(name: str) -> str:
     """Return the extension that files of a format get, with its dot. UsageError for an unknown one."""
     canonical = _canonical(name)
     return next((ext for ext, of in _find(name).extensions.items() if of == canonical), "." + canonical)
+
+
+def extensions() -> set[str]:
+    """Return all file name extensions of formats that we know, with their dots, in lower case."""
+    return set(_by_extension())
 
 
 def can_stream(name: str) -> bool:
@@ -268,7 +272,7 @@ def read(
     DataError, after all whole records before, where the bytes are damaged, of no known format or over `limits`.
     """
     reader = source if isinstance(source, Reader) else Reader(source)
-    chosen = (_find(format), format.partition(":")[2]) if format is not None else None
+    chosen = (_find(format), f"{_canonical(format)}:{format.partition(':')[2]}") if format is not None else None
     return _records(reader, name, chosen, limits or Limits(), stream)
 
 
@@ -301,10 +305,10 @@ def writer(
 ) -> Writer:
     """Return what writes records of `format` to `out`; `with` it, or close it at the end.
 
-    `quality` (1 to 100) is for lossy formats (95), `compression` (0 to 9) for png (6, on a `stream` 1: much faster), `rate`
-    ("30000:1001", "25") for y4m (that of the first record, else 25); each is ignored by the others. Raises UsageError for
-    an unknown format. Pictures lose what a format cannot hold: alpha is laid over white, with one warning;
-    16 bits are rounded to 8.
+    `quality` (1 to 100) is for lossy formats (95), `compression` (0 to 9) for png (6, on a `stream` 1: much
+    faster), `rate` ("30000:1001", "25") for y4m (that of the first record, else 25); each is ignored by the others.
+    Raises UsageError for an unknown format. Pictures lose what a format cannot hold: alpha is laid over white, with
+    one warning; 16 bits are rounded to 8.
     """
     found = _find(format)
     options = {"stream": stream, "quality": quality, "compression": compression, "rate": rate}
@@ -315,7 +319,7 @@ def open_image(path: str | os.PathLike, limits: Limits | None = None) -> Image:
     """Return the picture in a file: the first, where there are several. DataError if it holds none."""
     name = os.fspath(path)
     try:
-        source = open(path, "rb", buffering=0)
+        source = open(path, "rb", buffering=0)  # noqa: SIM115 - closed below
     except OSError as error:
         raise errors.from_os_error(error, name) from error
     with source:

@@ -46,6 +46,15 @@ def scale_table(maximum: int, full: int) -> np.ndarray:
     return table
 
 
+def full_range(array: np.ndarray, maximum: int) -> np.ndarray:
+    """Return samples of 0..`maximum` over the full range of uint8 (`maximum` up to 255) or uint16."""
+    if maximum == 255:
+        return array.astype(np.uint8, copy=False)
+    if maximum == 65535:
+        return array.astype(np.uint16)
+    return scale_table(maximum, 255 if maximum < 256 else 65535)[array]
+
+
 def to_rgb(image: Image) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the colours of a picture as HxWx3 and its alpha as HxW, or None without one; the depth is kept."""
     array = image.array
@@ -201,3 +210,19 @@ def cmyk_to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
                 picture, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
             )
     return picture.convert("RGB")
+
+
+def with_channels(array: np.ndarray, channels: int) -> np.ndarray:
+    """Return the picture with 1 to 4 channels: grey from BT.601 luma, colour from grey, alpha full or dropped."""
+    have = array.shape[2]
+    if have == channels:
+        return array
+    full = np.iinfo(array.dtype).max
+    colours = array[:, :, : 1 if have < 3 else 3]
+    alpha = array[:, :, -1:] if have in (2, 4) else np.full_like(array[:, :, :1], full)
+    if channels >= 3 and have < 3:
+        colours = np.repeat(colours, 3, axis=2)
+    elif channels < 3 and have >= 3:
+        weighted = colours.astype(np.uint64) @ np.array([19595, 38470, 7471], np.uint64)
+        colours = ((weighted + 32768) >> np.uint64(16)).astype(array.dtype)[:, :, None]
+    return np.concatenate([colours, alpha], axis=2) if channels in (2, 4) else colours

@@ -42,7 +42,7 @@ def read(reader, limits, *, argument, strict):
 
 
 def _cut(reader, limits) -> tuple[bytes, int, int, int]:
-    """Take one picture; return its bytes, after what gap how many bytes belong to it, and how many pictures they are."""
+    """Take one picture; return its bytes, the gap and the bytes after it that belong to it, and how many pictures."""
     position, sized, extent = 2, False, None
     while True:
         limits.check_bytes(position, "jpeg")
@@ -87,7 +87,7 @@ def _cut(reader, limits) -> tuple[bytes, int, int, int]:
 
 
 def _multi_picture(index: bytes, start: int) -> tuple[int, int, int] | None:
-    """Read a multi-picture index that lies at `start`; return where the second picture and where the last ends, and how many.
+    """Read a multi-picture index that lies at `start`: where the second picture begins, the last ends, how many.
 
     None when it is not understood. The index may be stale: the caller compares it with what it sees.
     """

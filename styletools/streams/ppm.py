@@ -1,7 +1,8 @@
 """PPM and its kin (netpbm P1 to P6): the format of pipes, a few header words and the bare samples.
 
 Read: bitmaps, grey and colour, plain and raw, any maxval. Written: P5 for grey, P6 for colour, 8 or 16 bits.
-Records follow one another without anything between; white space there is let pass. Source: netpbm's ppm(5), pgm(5), pbm(5).
+Records follow one another without anything between; white space there is let pass.
+Source: netpbm's ppm(5), pgm(5), pbm(5).
 """
 
 import numpy as np
@@ -66,16 +67,7 @@ def _read_one(reader, limits) -> Image:
     array = samples.reshape(height, width, channels)
     if bitmap:
         return Image((1 - array) * np.uint8(255))  # in a bitmap, 1 is ink
-    return Image(scaled(array, maximum))
-
-
-def scaled(array: np.ndarray, maximum: int) -> np.ndarray:
-    """Return samples of 0..`maximum` over the full range of uint8 (`maximum` up to 255) or uint16."""
-    if maximum == 255:
-        return array.astype(np.uint8, copy=False)
-    if maximum == 65535:
-        return array.astype(np.uint16)
-    return _pixels.scale_table(maximum, 255 if maximum < 256 else 65535)[array]
+    return Image(_pixels.full_range(array, maximum))
 
 
 def _plain(reader, count: int, bitmap: bool) -> np.ndarray:
