@@ -45,10 +45,10 @@ def test_os_error_is_named_by_the_caller_first():
 
 def test_real_os_errors(tmp_path):
     with pytest.raises(OSError) as caught:
-        open(tmp_path / "none")
+        os.stat(tmp_path / "none")
     assert str(errors.from_os_error(caught.value)) == f"{tmp_path / 'none'}: no such file or directory"
     with pytest.raises(OSError) as caught:
-        open(tmp_path, "wb")
+        os.open(tmp_path, os.O_WRONLY)
     assert isinstance(errors.from_os_error(caught.value), errors.CannotCreate)
 
 

@@ -81,7 +81,7 @@ def find_weights(name: str) -> Path:
     url = _literal(name, "URL")
     if not url:
         raise errors.Unavailable(f"no weights of {name} in STYLETOOLS_WEIGHTS ({' or '.join(patterns)})")
-    return _download(name, os.environ.get("STYLETOOLS_DOWNLOAD", url), _literal(name, "SHA256"))
+    return _download(name, url, _literal(name, "SHA256"))
 
 
 def _download(name: str, url: str, digest: str) -> Path:

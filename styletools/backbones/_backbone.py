@@ -70,7 +70,8 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise errors.MissingInput(f"{path}: no such file") from error
     except Exception as error:  # torch and safetensors raise a dozen kinds for damaged files
-        raise errors.DataError(f"{path}: not a file of weights: {str(error).splitlines()[0][:200]}") from error
+        what = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise errors.DataError(f"{path}: not a file of weights: {what}") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise errors.DataError(f"{path}: holds no plain state dict")

@@ -1,0 +1,57 @@
+"""Normalisation against plain formulas."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from styletools.nn.norm import conditional_instance_norm, instance_norm
+
+SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(2, 9), st.integers(1, 9))
+
+
+def plain(x, eps=1e-5):
+    f = x.double().numpy()
+    return (f - f.mean((2, 3), keepdims=True)) / np.sqrt(f.var((2, 3), keepdims=True) + eps)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, st.integers(0, 99))
+def test_instance_norm(shape, seed):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 3 + 5
+    np.testing.assert_allclose(instance_norm(x).numpy(), plain(x), rtol=2e-3, atol=2e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, st.integers(0, 99))
+def test_conditional_instance_norm(shape, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x, scale, shift = (torch.randn(s, generator=generator) for s in (shape, shape[:2], shape[:2]))
+    expected = plain(x) * (1 + scale.double().numpy()[:, :, None, None]) + shift.double().numpy()[:, :, None, None]
+    np.testing.assert_allclose(conditional_instance_norm(x, scale, shift).numpy(), expected, rtol=2e-3, atol=2e-3)
+    one = conditional_instance_norm(x, scale[:1], shift[:1])
+    torch.testing.assert_close(one[:1], conditional_instance_norm(x[:1], scale[:1], shift[:1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_statistics_survive_sixteen_bits(dtype):
+    """A deviation far below the mean: in bfloat16 sums it would vanish."""
+    x = (100 + torch.randn(1, 2, 64, 64, generator=torch.Generator().manual_seed(0))).to(dtype)
+    zero = torch.zeros(1, 2)
+    for result in (instance_norm(x), conditional_instance_norm(x, zero, zero)):
+        assert result.dtype == dtype
+        np.testing.assert_allclose(result.double().numpy(), plain(x), atol=0.05)
+
+
+def test_under_autocast_it_stays_in_float32():
+    x = 1000 + torch.randn(1, 2, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert instance_norm(x).dtype == torch.float32
+        np.testing.assert_allclose(instance_norm(x).numpy(), plain(x), atol=0.01)
+
+
+def test_constant_channels_and_single_pixels_become_zero():
+    assert instance_norm(torch.full((1, 2, 4, 4), 7.0)).abs().max() < 1e-3
+    scale, shift = torch.zeros(1, 2), torch.ones(1, 2)
+    assert (conditional_instance_norm(torch.full((1, 2, 1, 1), 7.0), scale, shift) - 1).abs().max() < 1e-3
