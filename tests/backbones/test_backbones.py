@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from styletools import backbones, errors
 from styletools.nn.vgg import VGG16, VGG19, torchvision_index
@@ -101,16 +103,17 @@ def test_slim_from_its_model_file(slim):
     assert len(network.digest()) == 64
 
 
-def test_cd16x_where_it_is_published(weights):
+def test_cd16x_stands_in_for_vgg19(weights, reference):
     if not (weights / "cd16x").is_dir():
         pytest.skip("no cd16x weights")
+    with Image.open(reference / "content" / "adain_avril.jpg") as file:
+        pixels = np.array(file.convert("RGB").resize((192, 128)))
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
     network, teacher = backbones.load("cd16x"), backbones.load("vgg19")
-    coarse = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    images = torch.nn.functional.interpolate(coarse, size=(64, 64), mode="bilinear")
-    lifted = network.lift(network(images, ["relu1_1", "relu2_1"]))
-    real = teacher(images, ["relu1_1", "relu2_1"])
-    for layer in real:
-        assert torch.cosine_similarity(lifted[layer].flatten(), real[layer].flatten(), 0) > 0.8
+    layers = ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
+    lifted, real = network.lift(network(images, layers)), teacher(images, layers)
+    for layer in layers:
+        assert torch.cosine_similarity(lifted[layer].flatten(), real[layer].flatten(), 0) > 0.7
 
 
 # What is refused
