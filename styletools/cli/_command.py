@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -19,22 +20,27 @@ def command(name: str):
     ends the command: an error of `errors` with its one line and its status, anything else as a bug (70).
     """
 
-    def decorate(function):
-        @functools.wraps(function)
-        def body(*, verbose, quiet, json_lines, **options):
-            log.setup(name, as_json=json_lines, quiet=quiet, verbose=verbose)
-            status = function(**options)
-            if status:
-                raise click.exceptions.Exit(status)
+    return functools.partial(_make, name, click.command)
 
-        for decorator in (_json_lines, _quiet, _verbose, click.version_option(__version__, "--version", prog_name=name)):
-            body = decorator(body)
-        settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-        made = click.command(name, context_settings=settings)(body)
-        made.main = functools.partial(_run, name, made.main)
-        return made
 
-    return decorate
+def group(name: str):
+    """Make a group of sub-commands of a function, to the like of `command`; `made.command(...)` adds one."""
+    return functools.partial(_make, name, click.group)
+
+
+def _make(name: str, kind, function):
+    @functools.wraps(function)
+    def body(*, verbose, quiet, json_lines, **options):
+        log.setup(name, as_json=json_lines, quiet=quiet, verbose=verbose)
+        status = function(**options)
+        if status:
+            raise click.exceptions.Exit(status)
+
+    for decorator in (_json_lines, _quiet, _verbose, click.version_option(__version__, "--version", prog_name=name)):
+        body = decorator(body)
+    made = kind(name, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})(body)
+    made.main = functools.partial(_run, name, made.main)
+    return made
 
 
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Tell what is done; tracebacks with errors.")
@@ -42,9 +48,18 @@ _quiet = click.option("-q", "--quiet", is_flag=True, help="No progress and no wa
 _json_lines = click.option("--json", "json_lines", is_flag=True, help="Messages and progress as JSON lines.")
 
 
+_words: list[str] = []
+
+
+def command_line() -> str:
+    """Return the command that runs now as one would type it, for the records of where a file came from."""
+    return shlex.join(_words)
+
+
 def _run(name: str, click_main, args=None, **unused) -> None:
     """Run a command in this process and end the process with the right status or signal."""
     log.setup(name)
+    _words[:] = [name, *(sys.argv[1:] if args is None else args)]
     signal.signal(signal.SIGTERM, _on_sigterm)
     status = 0
     try:

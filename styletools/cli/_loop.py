@@ -25,6 +25,7 @@ from styletools import errors, files, log, streams
 from styletools.cli import _command
 
 STDIN = "-"
+_NUMBER = re.compile(r"%(?:0?(\d+))?d")  # in the file name of a pattern: frame-%06d.png
 
 
 @dataclass(frozen=True)
@@ -108,18 +109,22 @@ def _listed(files_from: str, null: bool) -> Iterator[str]:
 class Target:
     """Where results go: `kind` is stream (standard output or one file), folder, or pattern."""
 
-    def __init__(self, output: str | None, to_format: str | None, default: str | None = None, **options):
+    def __init__(
+        self, output: str | None, to_format: str | None, default: str | None = None, holds: str | None = None, **options
+    ):
         """output: what -o says; to_format: what --to says; default: the format when neither tells (None: as in).
 
-        options go to the format's writer. Raises UsageError for -o and --to that contradict the command's kind.
+        holds: the kind of record that the command makes, "image" or "tensors" (None: any); options go to the format's
+        writer. Raises UsageError for -o and --to that contradict it, and for a terminal.
         """
         self.path = output or "-"
-        self.to_format, self.default, self.options = to_format, default, options
+        self.to_format, self.default, self.holds, self.options = to_format, default, holds, options
         self._stack = contextlib.ExitStack()
         self._writer: streams.Writer | None = None
         self._made: dict[str, str] = {}
+        self._swept: set[str] = set()
         self._sync = threading.Lock()
-        pattern = re.search(r"%0?\d*d", os.path.basename(self.path))
+        pattern = _NUMBER.search(os.path.basename(self.path))
         if self.path != "-" and (self.path.endswith(os.sep) or os.path.isdir(self.path)):
             self.kind = "folder"
         elif pattern:
@@ -128,6 +133,10 @@ class Target:
             self.kind = "stream"
         if self.kind == "stream" and self.path == "-" and files.is_terminal(sys.stdout):
             raise errors.UsageError("standard output is a terminal: redirect it, or name a file with -o")
+        by_name = streams.by_extension(os.path.splitext(self.path)[1]) if self.kind != "folder" else None
+        chosen = to_format or by_name
+        if chosen and holds and streams.kind(chosen) not in (holds, "container"):
+            raise errors.UsageError(f"{chosen} cannot hold {'tensors' if holds == 'tensors' else 'pictures'}")
 
     def check(self) -> None:
         """Raise CannotCreate or NotPermitted now, rather than after the work, where the output cannot be made."""
@@ -165,7 +174,8 @@ class Target:
     def file_for(self, source: Source, index: int = 0) -> str:
         """Return the file that a result goes to, in a folder or by a pattern; the input's tree is kept."""
         if self.kind == "pattern":
-            return self.path % (index + 1)
+            folder, name = os.path.split(self.path)
+            return os.path.join(folder, _NUMBER.sub(lambda found: f"{index + 1:0{found[1] or 1}}", name, count=1))
         chosen = self.to_format or self.default
         suffix = os.path.splitext(source.path)[1]
         if chosen:
@@ -185,9 +195,18 @@ class Target:
         if earlier != owner:
             first = earlier.rpartition(" ")[0]
             raise errors.UsageError(f"{source.label}: would overwrite {path}, which is the result of {first}")
-        if source.path != STDIN and os.path.exists(path) and os.path.samefile(path, source.path):
+        if _same_file(path, source):
             raise errors.UsageError(f"{source.label}: would be overwritten by its result; choose another folder")
+        folder = os.path.dirname(path)
+        if folder not in self._swept:
+            self._swept.add(folder)
+            files.remove_stale_parts(folder or ".")
         return path
+
+    def refuse(self, source: Source) -> None:
+        """Raise UsageError where the one file of -o is an input too."""
+        if self.kind == "stream" and self.path != "-" and _same_file(self.path, source):
+            raise errors.UsageError(f"{source.label}: is input and output; choose another name for -o")
 
     def write_stream(self, record, name: str, found: str | None) -> None:
         """Write a record to the one stream or file, which is opened with the first."""
@@ -224,6 +243,16 @@ class _Abandoned(Exception):
     pass
 
 
+def _same_file(path: str, source: Source) -> bool:
+    """Tell whether a regular file is what a source is read from."""
+    if source.path == STDIN or not os.path.isfile(path):
+        return False
+    try:
+        return os.path.samefile(path, source.path)
+    except OSError:
+        return False
+
+
 _READ_ONLY = {".gif"}  # 256 colours would spoil a painting
 
 
@@ -253,10 +282,17 @@ class _Stop(Exception):
     """--fail-fast ends the work."""
 
 
+@dataclass(frozen=True)
+class Deferred:
+    """A function still to be made: `make` imports and loads what is heavy, once the first record is there."""
+
+    make: Callable[[], Callable[[Any], Any]]
+
+
 def run(
     sources: Iterable[Source],
     target: Target,
-    function: Callable[[Any], Any],
+    function: "Callable[[Any], Any] | Deferred",
     *,
     from_format: str | None = None,
     max_pixels: int | None = None,
@@ -268,7 +304,7 @@ def run(
 ) -> int:
     """Bring every record of `sources` through `function` to `target`; return the exit status.
 
-    function: record to record, or None for no result. Reading goes on in a thread; results for a folder are
+    function: record to record, or None for no result; what making a `Deferred` one raises ends the work. Reading goes on in a thread; results for a folder are
     written by `jobs` threads, results for a stream by this one, each flushed before the next record is awaited.
     A failure is reported and the work goes on; damage in a pipe ends it, since the records after it are lost.
     The status is 0, 1 when some failed, or the failure's own when it was all there was to do.
@@ -306,6 +342,9 @@ def run(
         try:
             for item in items:
                 seen.add(item.source)
+                target.refuse(item.source)
+                if isinstance(function, Deferred) and not item.error:
+                    function = function.make()
                 try:
                     if item.error:
                         raise item.error
@@ -346,6 +385,37 @@ def run(
     if statuses and len(seen) == 1 and item.fatal:
         return statuses[-1]
     return 1 if statuses else 0
+
+
+def gather(
+    sources: Iterable[Source],
+    function: Callable[[Source, Any], None],
+    *,
+    from_format: str | None = None,
+    max_pixels: int | None = None,
+    unit: str = "image",
+) -> int:
+    """Show every record to `function(source, record)`, for commands that make one result of all; return how many.
+
+    The first failure ends the work: a result without one of its parts would be another result.
+    """
+    limits = streams.Limits(max_pixels=max_pixels) if max_pixels else streams.Limits()
+    progress = log.Progress(None, unit)
+    with _Ahead(_read(sources, from_format, limits), 2) as items:
+        try:
+            for item in items:
+                try:
+                    if item.error:
+                        raise item.error
+                    function(item.source, item.record)
+                except errors.StyletoolsError as error:
+                    if str(error).startswith(f"{item.label}: "):
+                        raise
+                    raise type(error)(f"{item.label}: {error}") from error
+                progress.update()
+        finally:
+            progress.close()
+    return progress.done
 
 
 def _read(sources: Iterable[Source], from_format: str | None, limits: streams.Limits) -> Iterator[_Item]:

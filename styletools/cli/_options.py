@@ -11,12 +11,17 @@
     --seed              random numbers                         seed
     -b --backbone       the perceptual network                 backbone
     -O --option         KEY=VALUE of a method                  method_options
+    -l --layers         layers of the perceptual network       layers
     --size              pixels of the short side               size
 """
 
+import math
+import os
+import re
+
 import click
 
-from styletools import backbones, streams
+from styletools import backbones, errors, streams
 
 
 def _names_of_formats(context, parameter, value):
@@ -76,8 +81,17 @@ fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first re
 jobs = click.option("-j", "--jobs", metavar="N", type=Count(), default=2, show_default=True,
                     help="Threads that read and write beside the one that computes.")  # fmt: skip
 
+
+
+def _check_device(context, parameter, value):
+    """Refuse what can be no device; whether it is there is found out later, with torch."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise errors.UsageError(f"unknown device {value!r}: auto, cpu, cuda, cuda:N or mps")
+    return value
+
+
 device = click.option(
-    "--device", metavar="NAME", default="auto", envvar="STYLETOOLS_DEVICE", show_envvar=True, show_default=True,
+    "--device", metavar="NAME", default="auto", callback=_check_device, envvar="STYLETOOLS_DEVICE", show_envvar=True, show_default=True,
     help="auto, cpu, cuda, cuda:N or mps.",
 )  # fmt: skip
 
@@ -90,5 +104,34 @@ backbone = click.option("-b", "--backbone", metavar="NAME", type=click.Choice(ba
 method_options = click.option("-O", "--option", "settings", metavar="KEY=VALUE", multiple=True,
                               help="Set an option of the method; may be repeated.")  # fmt: skip
 
+
+
+def _split_layers(context, parameter, value):
+    """Return the names between commas, each once."""
+    return tuple(dict.fromkeys(filter(None, (name.strip() for name in (value or "").split(",")))))
+
+
+layers = click.option(
+    "-l", "--layers", metavar="LAYER,...", callback=_split_layers,
+    help="Layers to read (relu1_1,relu2_1,relu3_1,relu4_1,relu5_1, as far as the weights go).",
+)  # fmt: skip
+
 size = click.option("--size", metavar="N", type=Count(),
                     help="Scale pictures so that their short side has N pixels.")  # fmt: skip
+
+
+def weighted(text: str) -> tuple[str, float]:
+    """Split NAME:WEIGHT; the weight is 1 where none is given, or where a file has the whole text for its name.
+
+    Raises UsageError for a weight that is not more than 0.
+    """
+    name, colon, tail = text.rpartition(":")
+    try:
+        weight = float(tail) if colon and name and not os.path.exists(text) else None
+    except ValueError:
+        weight = None
+    if weight is None:
+        return text, 1.0
+    if not 0 < weight < math.inf:
+        raise errors.UsageError(f"{text}: a weight must be more than 0")
+    return name, weight

@@ -39,7 +39,10 @@ def main(inputs, output, from_format, to_format, as_list, as_count, quality, rat
         nonlocal counted
         counted += 1
         if as_list:
-            print(json.dumps(_description(record), ensure_ascii=False), flush=True)
+            line = json.dumps(_description(record), ensure_ascii=False) + "\n"
+            # File names may be any bytes; as an escape, what is no character stays valid JSON.
+            sys.stdout.buffer.write(line.encode(errors="backslashreplace"))
+            sys.stdout.flush()
         elif not as_count:
             return record
         return None
@@ -57,12 +60,12 @@ def main(inputs, output, from_format, to_format, as_list, as_count, quality, rat
 class _NoTarget:
     """Where records go that are only looked at."""
 
-    kind, path = "stream", ""
+    kind, path = "stream", "-"
 
-    def check(self):
-        pass
+    def check(self, *unused):
+        """Find nothing wrong."""
 
-    close = abandon = check
+    close = abandon = refuse = check
 
 
 def _description(record) -> dict:
