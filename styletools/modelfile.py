@@ -37,11 +37,11 @@ def read_header(path: str | os.PathLike) -> dict[str, str]:
                 raise errors.DataError(f"{path}: not a safetensors file")
             header = json.loads(file.read(length))
             metadata = header.get("__metadata__") or {}
+            return {str(key): str(value) for key, value in metadata.items()}
     except OSError as error:
         raise errors.from_os_error(error, str(path)) from error
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise errors.DataError(f"{path}: not a safetensors file") from error
-    return {str(key): str(value) for key, value in metadata.items()}
 
 
 def bundled() -> dict[str, Path]:
@@ -70,6 +70,11 @@ def find(model: str) -> Path:
             return path
     known = f" (bundled models: {', '.join(bundled())})" if not looks_like_path else ""
     raise errors.MissingInput(f"{model}: no such model{known}")
+
+
+def is_there(model: str) -> bool:
+    """Tell whether `find` would succeed."""
+    return os.path.isfile(model) or (files.zoo_dir() / f"{model}.safetensors").is_file()
 
 
 def check(path: str | os.PathLike) -> dict[str, str]:
@@ -102,7 +107,10 @@ def load(model: str | os.PathLike, *, device="cpu") -> Method:
         tensors = load_file(path)
     except Exception as error:
         raise errors.DataError(f"{path}: damaged model file: {error}") from error
-    method = methods.create(header["method"], config)
+    try:
+        method = methods.create(header.get("method", ""), config)
+    except (errors.UsageError, errors.DoesNotFit, TypeError, ValueError, RuntimeError) as error:
+        raise errors.DoesNotFit(f"{path}: {error}") from error
     load_tensors(method, tensors, path)
     method.nets.eval()
     method.to(device)

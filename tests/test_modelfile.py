@@ -1,0 +1,238 @@
+"""Model files: what is saved comes back, and what does not fit is refused in words."""
+
+import json
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from styletools import __version__, errors, files, methods, modelfile
+
+
+def saved(path, name, config=None, **kwargs):
+    method = methods.create(name, config)
+    modelfile.save(path, name, method, **kwargs)
+    return method
+
+
+def kept(method):
+    """Return the tensors that applying needs, by `<net>.<key>`."""
+    nets = method.keep or tuple(method.nets)
+    return {f"{net}.{key}": value for net in nets for key, value in method.nets[net].state_dict().items()}
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_round_trip(name, tmp_path):
+    path = tmp_path / "m.safetensors"
+    method = saved(path, name, step=7, trained_on="twelve photographs", licence="MIT", created_by="st-train x")
+    again = modelfile.load(path)
+    assert type(again) is type(method) and again.config == method.config
+    assert kept(again).keys() == kept(method).keys()
+    for key, value in kept(method).items():
+        assert torch.equal(kept(again)[key], value), key
+    assert not any(net.training for net in again.nets.values())
+    header = modelfile.read_header(path)
+    assert json.loads(header.pop("config")) == vars(method.config)
+    assert header == {
+        "styletools": "1", "kind": "model", "method": name, "step": "7", "version": __version__,
+        "created_by": "st-train x", "trained_on": "twelve photographs", "licence": "MIT",
+    }  # fmt: skip
+
+
+def test_half_is_half_the_size_and_close(tmp_path):
+    method = saved(tmp_path / "a.safetensors", "live")
+    modelfile.save(tmp_path / "b.safetensors", "live", method, half=True)
+    sizes = [(tmp_path / name).stat().st_size for name in ("a.safetensors", "b.safetensors")]
+    assert sizes[1] < 0.52 * sizes[0]
+    again = kept(modelfile.load(tmp_path / "b.safetensors"))
+    for key, value in kept(method).items():
+        assert again[key].dtype == value.dtype
+        torch.testing.assert_close(again[key], value, rtol=1e-3, atol=1e-3)
+
+
+def test_given_tensors_replace_the_networks_own(tmp_path):
+    method = methods.create("live")
+    average = {key: torch.full_like(value, 0.5) for key, value in kept(method).items()}
+    modelfile.save(tmp_path / "m.safetensors", "live", method, tensors=average)
+    assert all((value == 0.5).all() for value in kept(modelfile.load(tmp_path / "m.safetensors")).values())
+
+
+def test_channels_last_weights_are_saved_as_they_mean(tmp_path):
+    method = methods.create("live")
+    expected = {key: value.clone() for key, value in kept(method).items()}
+    for net in method.nets.values():
+        net.to(memory_format=torch.channels_last)
+    modelfile.save(tmp_path / "m.safetensors", "live", method)
+    again = kept(modelfile.load(tmp_path / "m.safetensors"))
+    assert all(torch.equal(again[key], value) for key, value in expected.items())
+
+
+def test_only_what_applying_needs_is_kept(tmp_path):
+    method = saved(tmp_path / "m.safetensors", "live")
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        assert {key.partition(".")[0] for key in file.keys()} == set(method.keep)
+
+
+def test_a_failed_save_keeps_the_old_model(tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    saved(path, "gatys")
+    before = path.read_bytes()
+    monkeypatch.setattr("os.fsync", lambda number: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(errors.TryAgain):
+        saved(path, "live")
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_header_costs_no_torch(tmp_path):
+    saved(tmp_path / "m.safetensors", "gatys")
+    code = (
+        "import sys; from styletools import modelfile; print(modelfile.check(sys.argv[1])['method'],"
+        "any(m in sys.modules for m in ('torch', 'numpy', 'safetensors')))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m.safetensors")]
+    assert subprocess.check_output(command, text=True) == "gatys False\n"
+
+
+# What is refused
+
+
+def with_header(path, header, tensors=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + tensors)
+    return path
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(errors.MissingInput, match="none.safetensors: no such file"):
+        modelfile.read_header(tmp_path / "none.safetensors")
+    path = tmp_path / "x.safetensors"
+    for header in (b"", b"{", b"[]", b"null", b"3", b"\xff\xfe", b"[" * 100_000, b'{"__metadata__": 3}'):
+        with pytest.raises(errors.DataError, match="not a safetensors file"):
+            modelfile.read_header(with_header(path, header))
+    for content in (b"", b"\x89PNG\r\n\x1a\n" + bytes(40), b"PK\x03\x04", struct.pack("<Q", 1 << 62) + b"{}"):
+        path.write_bytes(content)
+        with pytest.raises(errors.DataError, match="not a safetensors file"):
+            modelfile.read_header(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_give_a_header_or_an_error(tmp_path_factory, content, framed):
+    path = tmp_path_factory.mktemp("bytes") / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(content)) + content if framed else content)
+    try:
+        header = modelfile.read_header(path)
+    except errors.DataError:
+        return
+    assert all(isinstance(value, str) for value in header.values())
+
+
+def test_records_of_other_kinds(tmp_path):
+    save_file({"a": torch.zeros(2)}, tmp_path / "s.safetensors", {"kind": "style", "styletools": "1"})
+    with pytest.raises(errors.DoesNotFit, match="not a model but a record of kind 'style'"):
+        modelfile.load(tmp_path / "s.safetensors")
+    save_file({"a": torch.zeros(2)}, tmp_path / "t.safetensors")
+    with pytest.raises(errors.DoesNotFit, match="t.safetensors: not a model$"):
+        modelfile.load(tmp_path / "t.safetensors")
+
+
+def rewritten(path, **changes):
+    """Save a model of gatys with other metadata."""
+    saved(path, "gatys")
+    metadata = {**modelfile.read_header(path), **changes}
+    save_file({}, path, {key: value for key, value in metadata.items() if value is not None})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"styletools": "2"}, "model format 2, this version reads 1"),
+        ({"styletools": None}, "model format None"),
+        ({"method": "gatis"}, "unknown method 'gatis': did you mean gatys"),
+        ({"method": None}, "unknown method ''"),
+        ({"config": '{"depth": 3}'}, "gatys does not know this configuration: .*depth"),
+        ({"config": "[1]"}, "does not know this configuration"),
+        ({"config": '{"steps": "many"}'}, "str"),
+        ({"config": '{"optimizer": "sgd"}'}, "lbfgs or adam"),
+    ],
+)
+def test_models_of_other_versions(tmp_path, changes, message):
+    with pytest.raises(errors.DoesNotFit, match=message) as caught:
+        modelfile.load(rewritten(tmp_path / "m.safetensors", **changes))
+    assert str(caught.value).startswith(str(tmp_path / "m.safetensors"))
+
+
+def test_a_configuration_that_is_no_json(tmp_path):
+    with pytest.raises(errors.DataError, match="damaged model file"):
+        modelfile.load(rewritten(tmp_path / "m.safetensors", config="{"))
+
+
+def test_a_cut_model(tmp_path):
+    path = tmp_path / "m.safetensors"
+    saved(path, "live")
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(errors.DataError, match="damaged model file"):
+        modelfile.load(path)
+
+
+@pytest.mark.parametrize("fault", ["shape", "missing", "extra"])
+def test_tensors_that_do_not_fit(tmp_path, fault):
+    path = tmp_path / "m.safetensors"
+    method = saved(path, "live")
+    tensors = {key: value.clone() for key, value in kept(method).items()}
+    if fault == "shape":
+        tensors["trunk.out.bias"] = torch.zeros(13)
+    elif fault == "missing":
+        del tensors["trunk.out.bias"]
+    else:
+        tensors["trunk.extra"] = torch.zeros(1)
+    save_file(tensors, path, modelfile.read_header(path))
+    expected = "trunk.extra" if fault == "extra" else "trunk.out.bias"
+    with pytest.raises(errors.DoesNotFit, match=rf"do not fit its configuration \({expected}\)"):
+        modelfile.load(path)
+
+
+# How models are found
+
+
+def test_find(tmp_path, monkeypatch):
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    monkeypatch.setattr(files, "zoo_dir", lambda: zoo)
+    saved(zoo / "ours.safetensors", "gatys")
+    save_file({"a": torch.zeros(1)}, zoo / "style.safetensors", {"kind": "style"})
+    assert modelfile.bundled() == {"ours": zoo / "ours.safetensors"}
+    assert modelfile.find("ours") == zoo / "ours.safetensors"
+    assert modelfile.load("ours").config.steps > 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ours").write_bytes(b"a file of that name comes first")
+    assert modelfile.find("ours").read_bytes() == b"a file of that name comes first"
+    with pytest.raises(errors.MissingInput, match=r"yours: no such model \(bundled models: ours\)"):
+        modelfile.find("yours")
+    with pytest.raises(errors.MissingInput, match="yours.safetensors: no such model$"):
+        modelfile.find("yours.safetensors")
+    with pytest.raises(errors.DataError, match="is a directory"):
+        modelfile.find(str(zoo))
+
+
+def test_digest(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert modelfile.digest(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+    with pytest.raises(errors.MissingInput):
+        modelfile.digest(tmp_path / "b")
+
+
+def test_a_model_reads_the_same_by_other_readers(tmp_path):
+    from safetensors.numpy import load_file
+
+    method = saved(tmp_path / "m.safetensors", "live")
+    for key, value in load_file(tmp_path / "m.safetensors").items():
+        np.testing.assert_array_equal(value, kept(method)[key].numpy())
