@@ -34,8 +34,8 @@ class Source:
         if not colon or not _is_number(share):
             path, share = spec, "1"
         self.spec, self.share = path, float(share)
-        if not self.share > 0:
-            raise errors.UsageError(f"{spec}: the share must be more than 0")
+        if not 0 < self.share < float("inf"):
+            raise errors.UsageError(f"{spec}: the share must be a number above 0")
         found = _images(path)
         if not found:
             raise errors.MissingInput(f"{path}: no images there")
