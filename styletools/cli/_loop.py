@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from styletools import errors, files, log, streams
@@ -139,7 +138,10 @@ class Target:
             raise errors.UsageError(f"{chosen} cannot hold {'tensors' if holds == 'tensors' else 'pictures'}")
 
     def check(self) -> None:
-        """Raise CannotCreate or NotPermitted now, rather than after the work, where the output cannot be made."""
+        """Raise now, rather than after the work, where the output cannot be made or its format is not known."""
+        told = self.kind == "folder" or self.path == "-" or self.to_format or self.default or os.path.exists(self.path)
+        if not told and not streams.by_extension(os.path.splitext(self.path)[1]):
+            raise errors.UsageError(f"{self.path}: unknown extension; say the format with --to")
         if self.path == "-" or os.path.exists(self.path) and not os.path.isdir(self.path):
             if self.path != "-" and not os.access(self.path, os.W_OK):
                 raise errors.NotPermitted(f"{self.path}: permission denied")
@@ -162,8 +164,6 @@ class Target:
             return self.to_format
         if self.kind != "folder" and self.path != "-":
             chosen = streams.by_extension(os.path.splitext(self.path)[1])
-            if chosen is None and not os.path.exists(self.path):
-                raise errors.UsageError(f"{self.path}: unknown extension; say the format with --to")
             if chosen is not None:
                 return chosen
         if self.default:
@@ -220,6 +220,15 @@ class Target:
                 streams.writer(out, chosen, stream=self.path == "-", **self.options)
             )
         self._writer.write(record)
+
+    def write_one(self, record) -> None:
+        """Write the one result of a command and finish; in a folder, it is called as the record is."""
+        if self.kind == "stream":
+            self.write_stream(record, record.name, None)
+        else:
+            name = record.name.replace(os.sep, "_") or "result"
+            self.write_file(record, self.claim(Source(f"{name}.{self.default}")), None)
+        self.close()
 
     def write_file(self, record, path: str, found: str | None) -> None:
         """Write a record as a file of its own, atomically."""
@@ -304,9 +313,9 @@ def run(
 ) -> int:
     """Bring every record of `sources` through `function` to `target`; return the exit status.
 
-    function: record to record, or None for no result; what making a `Deferred` one raises ends the work. Reading goes on in a thread; results for a folder are
-    written by `jobs` threads, results for a stream by this one, each flushed before the next record is awaited.
-    A failure is reported and the work goes on; damage in a pipe ends it, since the records after it are lost.
+    function: record to record, or None for no result; what making a `Deferred` one raises ends the work.
+    Reading goes on in a thread; results for a folder are written by `jobs` threads, results for a stream by this
+    one, each flushed before the next record is awaited. A failure is reported and the work goes on; damage in a pipe ends it, since the records after it are lost.
     The status is 0, 1 when some failed, or the failure's own when it was all there was to do.
     `finished(source, path)` is called for each file that is in its place.
     """
@@ -362,6 +371,8 @@ def run(
                 except Exception as error:
                     if target.kind == "stream" and isinstance(error, OSError | errors.TryAgain):
                         raise  # the one output is broken: going on would be in vain
+                    if isinstance(error, errors.Unavailable) and not item.error:
+                        raise  # what is not there for one record is not there for the next
                     failed(error, item)
                 else:
                     progress.update(good)
@@ -469,7 +480,8 @@ class _Ahead:
     def _put(self, item) -> None:
         while not self._ended.is_set():
             try:
-                return self._ready.put(item, timeout=0.1)
+                self._ready.put(item, timeout=0.1)
+                return
             except queue.Full:
                 continue
 

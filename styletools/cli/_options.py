@@ -12,6 +12,7 @@
     -b --backbone       the perceptual network                 backbone
     -O --option         KEY=VALUE of a method                  method_options
     -l --layers         layers of the perceptual network       layers
+    --lift              features as VGG-19 has them            lift
     --size              pixels of the short side               size
 """
 
@@ -91,8 +92,8 @@ def _check_device(context, parameter, value):
 
 
 device = click.option(
-    "--device", metavar="NAME", default="auto", callback=_check_device, envvar="STYLETOOLS_DEVICE", show_envvar=True, show_default=True,
-    help="auto, cpu, cuda, cuda:N or mps.",
+    "--device", metavar="NAME", default="auto", callback=_check_device, envvar="STYLETOOLS_DEVICE", show_envvar=True,
+    show_default=True, help="auto, cpu, cuda, cuda:N or mps.",
 )  # fmt: skip
 
 seed = click.option("--seed", metavar="N", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,
@@ -115,6 +116,9 @@ layers = click.option(
     "-l", "--layers", metavar="LAYER,...", callback=_split_layers,
     help="Layers to read (relu1_1,relu2_1,relu3_1,relu4_1,relu5_1, as far as the weights go).",
 )  # fmt: skip
+
+lift = click.option("--lift", is_flag=True,
+                    help="Map the features of slim into the space of VGG-19, for which it stands in.")  # fmt: skip
 
 size = click.option("--size", metavar="N", type=Count(),
                     help="Scale pictures so that their short side has N pixels.")  # fmt: skip

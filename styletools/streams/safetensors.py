@@ -112,6 +112,7 @@ class Writer(_Writer):
             header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": place}
             arrays.append(little)
             position += little.nbytes
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        # File names may be any bytes; what is no character in them becomes a question mark.
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
         text += b" " * (-len(text) % 8)
         return b"".join([len(text).to_bytes(8, "little"), text, *(array.tobytes() for array in arrays)])
