@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,18 +30,43 @@ def read_header(path: str | os.PathLike) -> dict[str, str]:
     Raises MissingInput, NotPermitted or InputOutputError when it cannot be read, DataError when it is no
     safetensors file.
     """
+    return next(read_headers(path)).metadata
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What stands before the numbers of a record: its metadata, and {tensor: (type, shape)}."""
+
+    metadata: dict[str, str]
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+
+
+def read_headers(path: str | os.PathLike) -> Iterator[Header]:
+    """Yield the header of each record of a .safetensors file (they may follow one another), without the numbers.
+
+    Raises as `read_header` does, and DataError where the file is cut off.
+    """
     try:
         with open(path, "rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
-            if length > MAX_HEADER:
-                raise errors.DataError(f"{path}: not a safetensors file")
-            header = json.loads(file.read(length))
-            metadata = header.get("__metadata__") or {}
-            return {str(key): str(value) for key, value in metadata.items()}
+            size = os.fstat(file.fileno()).st_size
+            while True:
+                start = file.read(8)
+                length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
+                if length > MAX_HEADER:
+                    raise errors.DataError(f"{path}: not a safetensors file")
+                header = json.loads(file.read(length))
+                metadata = {str(key): str(value) for key, value in (header.pop("__metadata__", None) or {}).items()}
+                tensors = {name: (str(of["dtype"]), tuple(map(int, of["shape"]))) for name, of in header.items()}
+                yield Header(metadata, tensors)
+                end = file.tell() + max((int(of["data_offsets"][1]) for of in header.values()), default=0)
+                if end > size:
+                    raise errors.DataError(f"{path}: is cut off: {size} of {end} bytes")
+                if end == size:
+                    return
+                file.seek(end)
     except OSError as error:
         raise errors.from_os_error(error, str(path)) from error
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
         raise errors.DataError(f"{path}: not a safetensors file") from error
 
 

@@ -25,7 +25,7 @@ def command(name: str):
 
 def group(name: str):
     """Make a group of sub-commands of a function, to the like of `command`; `made.command(...)` adds one."""
-    return functools.partial(_make, name, click.group)
+    return functools.partial(_make, name, functools.partial(click.group, no_args_is_help=False))
 
 
 def _make(name: str, kind, function):
@@ -69,9 +69,15 @@ def _run(name: str, click_main, args=None, **unused) -> None:
         status = exit_.exit_code
     except click.ClickException as error:
         hint = f" (try {name} --help)" if isinstance(error, click.UsageError) else ""
-        log.error(f"{error.format_message().rstrip('.')}{hint}", status=errors.UsageError.status)
+        message = " ".join(error.format_message().split()).rstrip(".")
+        log.error(f"{message}{hint}", status=errors.UsageError.status)
         status = errors.UsageError.status
     except BrokenPipeError:
+        _end_by(signal.SIGPIPE)
+    except SystemExit as error:
+        # This is what click makes of a closed pipe; nothing else calls sys.exit.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
         _end_by(signal.SIGPIPE)
     except (KeyboardInterrupt, click.Abort):
         _end_by(signal.SIGINT)

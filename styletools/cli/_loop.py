@@ -315,9 +315,9 @@ def run(
 
     function: record to record, or None for no result; what making a `Deferred` one raises ends the work.
     Reading goes on in a thread; results for a folder are written by `jobs` threads, results for a stream by this
-    one, each flushed before the next record is awaited. A failure is reported and the work goes on; damage in a pipe ends it, since the records after it are lost.
-    The status is 0, 1 when some failed, or the failure's own when it was all there was to do.
-    `finished(source, path)` is called for each file that is in its place.
+    one, each flushed before the next record is awaited. A failure is reported and the work goes on; damage in
+    a pipe ends it, since the records after it are lost. The status is 0, 1 when some failed, or the failure's
+    own when it was all there was to do. `finished(source, path)` is called for each file that is in its place.
     """
     limits = streams.Limits(max_pixels=max_pixels) if max_pixels else streams.Limits()
     progress = log.Progress(total, unit)
