@@ -291,7 +291,9 @@ def _records(reader, name, chosen, limits, stream) -> Iterator[Record]:
             yield record
             del record
     except errors.DataError as error:
-        raise errors.DataError(f"{name}: {error}" if name else str(error)) from error
+        # Damaged bytes that a message quotes must not break its line.
+        message = " ".join(str(error).split())
+        raise errors.DataError(f"{name}: {message}" if name else message) from error
 
 
 def writer(

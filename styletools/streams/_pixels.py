@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import struct
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,9 @@ import PIL.Image
 
 from styletools import errors
 from styletools.streams import Image
+
+# Pillow warns of oddities on standard error, where only our own lines belong.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _ORIENTATION = 0x0112

@@ -22,7 +22,7 @@ EXTENSIONS = {".bmp": "bmp", ".gif": "gif", ".tif": "tiff", ".tiff": "tiff", ".w
 KIND = "image"
 STREAMS = False
 MAGIC = (
-    rb"GIF8[79]a|RIFF.{4}WEBP|II(\*\x00|\+\x00\x08)|MM(\x00\*|\x00\+\x00\x08)|BM.{8}.\x00\x00\x00"
+    rb"GIF8[79]a|RIFF.{4}WEBP|II(\*\x00|\+\x00\x08)|MM(\x00\*|\x00\+\x00\x08)|BM.{10}\x00\x00"
     rb"|.{4}ftyp(avif|avis)|\x00{3}\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"
     rb"|\x00\x00\x01\x00|8BPS\x00\x01|\x01\xda[\x00\x01][\x01\x02]|qoif|DDS "
 )

@@ -49,7 +49,7 @@ def _cut(reader, limits) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         body = reader.take(length + 4, "png")
         data = bytes(body[:length])
         if zlib.crc32(data, zlib.crc32(kind)) != int.from_bytes(body[length:], "big"):
-            raise errors.DataError(f"damaged png: wrong checksum of chunk {kind.decode('latin-1')}")
+            raise errors.DataError(f"damaged png: wrong checksum of chunk {kind.decode('ascii', 'replace')}")
         if kind == b"IHDR":
             limits.check_size(*struct.unpack(">II", data[:8]))
         parts += [head, body]

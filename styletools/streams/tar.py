@@ -36,11 +36,9 @@ class _Header(tarfile.TarInfo):
         try:
             return super().fromtarfile(archive)
         except tarfile.HeaderError as error:
-            kind = type(error).__name__
-            if kind == "EOFHeaderError":
+            if type(error).__name__ == "EOFHeaderError":
                 raise
-            cut = kind in ("EmptyHeaderError", "TruncatedHeaderError")
-            raise errors.DataError("tar is cut off" if cut else f"damaged tar: {error}") from error
+            raise errors.DataError(f"damaged tar: {error}") from error
 
 
 def read(reader, limits, *, argument, strict):
@@ -64,15 +62,21 @@ def read(reader, limits, *, argument, strict):
 
 
 class _Blocks(io.RawIOBase):
-    """What tarfile reads from: as many bytes as have arrived."""
+    """What tarfile reads from: as many bytes as have arrived, and an error where it reads past the end.
+
+    tarfile itself would take the end of input for a member's end, after skipping to there in small steps.
+    """
 
     def __init__(self, source: Reader):
         super().__init__()
         self._file = FileLike(source)
 
     def read(self, size=-1):
-        """Return at least one byte, unless at the end."""
-        return self._file.read(size)
+        """Return at least one byte."""
+        chunk = self._file.read(size)
+        if not chunk:
+            raise tarfile.ReadError("it ends too early")
+        return chunk
 
 
 class _Strict(io.RawIOBase):

@@ -2,7 +2,8 @@
 
 Frame rate, aspect, interlacing, range and chroma pass through a record's metadata and out again. The format does not
 say which matrix made its YCbCr: BT.601 is taken both ways, as ffmpeg does where nothing else is said. Chroma is
-interpolated linearly, at the place that the tag names (420jpeg: centre, 420mpeg2: left, 420paldv: top left).
+interpolated linearly, at the place that the tag names (420jpeg: centre, 420mpeg2: left, 420paldv: top left; ffmpeg
+takes the centre for all). Grey (mono) is of full range whatever the header says, because ffmpeg takes and makes it so.
 Source: yuv4mpeg(5) of mjpegtools; ITU-R BT.601-7.
 """
 
@@ -52,6 +53,8 @@ def read(reader, limits, *, argument, strict):
         flag = "yuv444p" if chroma.startswith("444") else "yuv420p"
         raise errors.DataError(f"y4m with chroma {chroma[:20]} is not read here: give ffmpeg -pix_fmt {flag}")
     meta["chroma"] = chroma
+    if chroma == "mono":
+        meta["range"] = "full"
     luma = width * height
     across, down = _chroma_size(width, height, chroma)
     number = 0
@@ -62,7 +65,7 @@ def read(reader, limits, *, argument, strict):
         planes = np.frombuffer(reader.take(luma + 2 * across * down, "frame"), np.uint8)
         y = planes[:luma].reshape(height, width)
         if chroma == "mono":
-            array = y[:, :, None] if meta["range"] == "full" else _EXPAND[y][:, :, None]
+            array = y[:, :, None]
         else:
             blue, red = planes[luma:].reshape(2, down, across)
             array = _to_rgb(y, blue, red, chroma, meta["range"])
@@ -105,8 +108,7 @@ def _matrices() -> dict[str, tuple[list[float], list[float]]]:
 
 
 _MATRICES = _matrices()
-# Grey of limited range, 16..235, to 0..255 and back.
-_EXPAND = np.clip((np.arange(256) - 16) * 255 / 219 + 0.5, 0, 255).astype(np.uint8)
+# Grey to luma of limited range, 16..235.
 _COMPRESS = (np.arange(256) * 219 / 255 + 16.5).astype(np.uint8)
 
 
@@ -188,11 +190,11 @@ class Writer(_Writer):
         self._chroma = meta.get("chroma") if meta.get("chroma") in _CHROMA else "420jpeg"
         if self._chroma == "mono" and channels == 3:
             self._chroma = "420jpeg"
-        self._levels = "full" if meta.get("range") == "full" else "limited"
+        self._levels = "full" if meta.get("range") == "full" or self._chroma == "mono" else "limited"
         rate = _rate(self.options["rate"] or meta.get("rate") or "25:1")
         aspect, interlace = str(meta.get("aspect") or "1:1"), str(meta.get("interlace") or "p")
         words = [f"W{size[0]} H{size[1]} F{rate} I{interlace} A{aspect} C{self._chroma}"]
-        if "range" in meta:
+        if "range" in meta or self._chroma == "mono":
             words.append(f"XCOLORRANGE={self._levels.upper()}")
         return f"YUV4MPEG2 {' '.join(words)}\n".encode("ascii", "replace")
 
