@@ -58,6 +58,7 @@ def command_line() -> str:
 
 def _run(name: str, click_main, args=None, **unused) -> None:
     """Run a command in this process and end the process with the right status or signal."""
+    _open_closed_streams()
     log.setup(name)
     _words[:] = [name, *(sys.argv[1:] if args is None else args)]
     signal.signal(signal.SIGTERM, _on_sigterm)
@@ -72,12 +73,8 @@ def _run(name: str, click_main, args=None, **unused) -> None:
         message = " ".join(error.format_message().split()).rstrip(".")
         log.error(f"{message}{hint}", status=errors.UsageError.status)
         status = errors.UsageError.status
-    except BrokenPipeError:
-        _end_by(signal.SIGPIPE)
-    except SystemExit as error:
-        # This is what click makes of a closed pipe; nothing else calls sys.exit.
-        if not isinstance(error.__context__, BrokenPipeError):
-            raise
+    except (BrokenPipeError, SystemExit):
+        # Out of standalone mode, click exits for one reason only: it caught the EPIPE of a closed pipe.
         _end_by(signal.SIGPIPE)
     except (KeyboardInterrupt, click.Abort):
         _end_by(signal.SIGINT)
@@ -91,6 +88,18 @@ def _run(name: str, click_main, args=None, **unused) -> None:
         status = report(as_styletools_error(error))
     _silence_standard_output()
     sys.exit(status)
+
+
+def _open_closed_streams() -> None:
+    """Put something in place of closed standard streams, lest the first file opened be taken for one of them.
+
+    Reading and writing the stand-ins fails, except that complaints go nowhere.
+    """
+    flags = {"stdin": os.O_WRONLY, "stdout": os.O_RDONLY, "stderr": os.O_WRONLY}
+    for number, (name, flag) in enumerate(flags.items()):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, flag)  # takes the lowest number that is free, which is this one
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
 
 
 def as_styletools_error(error: BaseException) -> errors.StyletoolsError:
