@@ -64,10 +64,9 @@ def _run(name: str, click_main, args=None, **unused) -> None:
     signal.signal(signal.SIGTERM, _on_sigterm)
     status = 0
     try:
-        click_main(args=args, prog_name=name, standalone_mode=False)
+        # Out of standalone mode, click returns the status that the body raised Exit with.
+        status = click_main(args=args, prog_name=name, standalone_mode=False) or 0
         sys.stdout.flush()
-    except click.exceptions.Exit as exit_:
-        status = exit_.exit_code
     except click.ClickException as error:
         hint = f" (try {name} --help)" if isinstance(error, click.UsageError) else ""
         message = " ".join(error.format_message().split()).rstrip(".")
