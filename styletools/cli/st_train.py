@@ -121,10 +121,15 @@ def main(
         validate_every=validate_every, save_every=save_every, seed=seed, amp=not no_amp,
     )  # fmt: skip
     devices.seed_everything(seed)
+    told = {"created_by": command_line(), "trained_on": trained_on or _summary(sources), "licence": licence}
+    if resume:
+        # The command that began it is the one that says how the model was made.
+        before = modelfile.read_header(path)
+        given = {"trained_on": trained_on, "licence": licence}
+        told = {key: given.get(key) or before.get(key) or told[key] for key in told}
     engine.train(
         method, methods.create(method, config), batches, validation, path, plan, device=chosen, resume=resume,
-        trained_on=trained_on if trained_on is not None else _summary(sources), licence=licence,
-        created_by=command_line(), half=half, initial=modelfile.find(init) if init and not resume else None,
+        half=half, initial=modelfile.find(init) if init else None, **told,
     )  # fmt: skip
 
 
