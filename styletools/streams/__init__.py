@@ -24,20 +24,17 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from styletools import errors
 from styletools.streams._reader import Reader
-
-if TYPE_CHECKING:
-    import numpy
 
 HEAD = 512
 
 
 @dataclasses.dataclass
 class Image:
-    """A picture: `array` is height x width x channels, uint8 or uint16 over the full range.
+    """A picture: `array` is a numpy array, height x width x channels, uint8 or uint16 over the full range.
 
     Channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha (not premultiplied). EXIF orientation is already applied.
     `meta` may hold `format` (what it was read from), `icc` (profile, bytes), `dpi` (x, y), `exif` (bytes,
@@ -45,7 +42,7 @@ class Image:
     and of y4m `rate`, `aspect`, `interlace`, `range`, `chroma`.
     """
 
-    array: "numpy.ndarray"
+    array: Any
     name: str = ""
     index: int = 0
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -53,9 +50,9 @@ class Image:
 
 @dataclasses.dataclass
 class Tensors:
-    """Named arrays with string metadata: features, statistics, a style, a model."""
+    """Named numpy arrays with string metadata: features, statistics, a style, a model."""
 
-    tensors: "dict[str, numpy.ndarray]"
+    tensors: dict[str, Any]
     name: str = ""
     index: int = 0
     meta: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -291,8 +288,8 @@ def _records(reader, name, chosen, limits, stream) -> Iterator[Record]:
             yield record
             del record
     except errors.DataError as error:
-        # Damaged bytes that a message quotes must not break its line.
-        message = " ".join(str(error).split())
+        # Damaged bytes that a message quotes must neither break its line nor fill the screen.
+        message = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))[:300]
         raise errors.DataError(f"{name}: {message}" if name else message) from error
 
 

@@ -42,13 +42,14 @@ def _read_one(reader, limits) -> Image:
         if word == "ENDHDR":
             break
         if word in ("WIDTH", "HEIGHT", "DEPTH", "MAXVAL"):
-            if not (value.strip().isdecimal() and len(value) < 20):
+            digits = value.strip()
+            if not (digits.isdecimal() and len(digits) < 20):
                 raise errors.DataError(f"damaged pam: {word} is not a number")
-            numbers[word] = int(value)
+            numbers[word] = int(digits)
         elif word == "TUPLTYPE":
             kind = value.strip()
         elif word and not word.startswith("#"):
-            raise errors.DataError(f"damaged pam: {word!r} in its header")
+            raise errors.DataError(f"damaged pam: {word[:20]!r} in its header")
     if len(numbers) < 4:
         raise errors.DataError("damaged pam: WIDTH, HEIGHT, DEPTH or MAXVAL is missing")
     width, height, depth, maximum = (numbers[word] for word in ("WIDTH", "HEIGHT", "DEPTH", "MAXVAL"))
@@ -56,7 +57,7 @@ def _read_one(reader, limits) -> Image:
     if not 1 <= maximum <= 65535:
         raise errors.DataError(f"pam with a MAXVAL of {maximum}")
     if not 1 <= depth <= 4 or _TYPES.get(kind, depth) != depth or (kind and kind not in _TYPES):
-        raise errors.DataError(f"pam of type {kind or 'unknown'!r} with {depth} channels is not read here")
+        raise errors.DataError(f"pam of type {kind[:20] or 'unknown'!r} with {depth} channels is not read here")
     dtype = np.dtype(np.uint8 if maximum < 256 else ">u2")
     samples = np.frombuffer(reader.take(width * height * depth * dtype.itemsize), dtype)
     return Image(_pixels.full_range(samples.reshape(height, width, depth), maximum))

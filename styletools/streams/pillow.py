@@ -4,6 +4,7 @@ The whole source is one record, its first frame; how many were left out is in `m
 programs (EPS) are not in the list. Read only: ICO, PSD, SGI, QOI, DDS.
 """
 
+import contextlib
 import importlib
 import io
 import re
@@ -55,9 +56,12 @@ def read(reader, limits, *, argument, strict):
 
 
 def _plugin(name: str):
-    """Return what Pillow calls a format, with only that format's plugin imported."""
+    """Return what Pillow calls a format, with only that format's plugin imported. Unavailable in an older Pillow."""
     identity, module = _PLUGINS[name]
-    importlib.import_module(f"PIL.{module}ImagePlugin")
+    try:
+        importlib.import_module(f"PIL.{module}ImagePlugin")
+    except ImportError:
+        raise errors.Unavailable(f"{name} needs a newer Pillow: pip install -U pillow") from None
     return identity
 
 
@@ -65,22 +69,24 @@ def _open(data: bytes) -> tuple[str, PIL.Image.Image]:
     """Open a file with the plugin that knows its first bytes; nothing is decoded yet."""
     for name in _PLUGINS:
         # Not through Image.open: its limit on pixels is the whole process's, ours is the caller's.
-        factory, accept = PIL.Image.OPEN[_plugin(name)]
-        if accept(data[:16]) is True:
-            return name, factory(io.BytesIO(data), "")
+        with contextlib.suppress(errors.Unavailable, KeyError):
+            factory, accept = PIL.Image.OPEN[_plugin(name)]
+            if accept(data[:16]) is True:
+                return name, factory(io.BytesIO(data), "")
     raise errors.DataError("no decoder for this picture")
 
 
 def _deep_tiff(data: bytes, picture) -> np.ndarray | None:
     """Decode 16-bit colour, of which Pillow keeps the high bytes: once for those and once, with the bytes swapped,
     for the low ones. None where it is not that."""
-    kinds = [_DEEP.fullmatch(tile.args[0]) for tile in picture.tile if isinstance(tile.args, tuple)]
+    kinds = [_DEEP.fullmatch(tile[3][0]) for tile in picture.tile if isinstance(tile[3], tuple)]
     if not kinds or len(kinds) < len(picture.tile) or not all(kinds):
         return None
     other = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
     swapped = PIL.Image.OPEN["TIFF"][0](io.BytesIO(data), "")
+    # Tiles are named tuples since Pillow 11, bare ones before.
     swapped.tile = [
-        tile._replace(args=(f"{kind[1]};16{other[kind[2]]}", *tile.args[1:]))
+        getattr(tile, "_make", tuple)([*tile[:3], (f"{kind[1]};16{other[kind[2]]}", *tile[3][1:])])
         for tile, kind in zip(swapped.tile, kinds, strict=True)
     ]
     high, low = (_pixels.from_pillow(each) for each in (picture, swapped))
@@ -109,6 +115,8 @@ class Writer(_Writer):
         out = io.BytesIO()
         try:
             _pixels.to_pillow(array).save(out, _plugin(name), **options)
+        except KeyError:
+            raise errors.Unavailable(f"this Pillow is built without {name}") from None
         except (ValueError, OSError) as error:
             raise errors.CannotCreate(f"{name} cannot hold this picture: {error}") from error
         return out.getbuffer()

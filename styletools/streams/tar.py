@@ -161,7 +161,9 @@ class Writer(_Writer):
         content = io.BytesIO()
         format = streams.by_extension(os.path.splitext(name)[1])
         with streams.writer(content, format, **self.options) as writer:
+            writer._warned = self._warned
             writer.write(record)
+            self._warned = writer._warned
         header = tarfile.TarInfo(name)
         header.size = content.tell()
         header.mode = 0o644

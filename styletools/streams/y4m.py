@@ -191,12 +191,20 @@ class Writer(_Writer):
         if self._chroma == "mono" and channels == 3:
             self._chroma = "420jpeg"
         self._levels = "full" if meta.get("range") == "full" or self._chroma == "mono" else "limited"
-        rate = _rate(self.options["rate"] or meta.get("rate") or "25:1")
+        rate = _rate(self.options["rate"]) if self.options["rate"] else _known_rate(meta.get("rate"))
         aspect, interlace = str(meta.get("aspect") or "1:1"), str(meta.get("interlace") or "p")
         words = [f"W{size[0]} H{size[1]} F{rate} I{interlace} A{aspect} C{self._chroma}"]
         if "range" in meta or self._chroma == "mono":
             words.append(f"XCOLORRANGE={self._levels.upper()}")
         return f"YUV4MPEG2 {' '.join(words)}\n".encode("ascii", "replace")
+
+
+def _known_rate(text) -> str:
+    """Return the frame rate that a record brings; 25:1 where it brings none that makes sense."""
+    try:
+        return _rate(text)
+    except errors.UsageError:
+        return "25:1"
 
 
 def _rate(text) -> str:

@@ -50,6 +50,7 @@ def test_bitmaps_comments_and_depths():
         "WIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR",
         "COLOUR 1\nENDHDR",
         "x" * 9999,
+        "WIDTH \x1c5\nENDHDR",
         "\n" * 9999,
     ],
 )

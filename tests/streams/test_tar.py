@@ -208,3 +208,9 @@ def test_a_video_in_an_archive():
         {"v.y4m": encode("y4m", [picture(phase=n) for n in range(3)])[0], "w.png": encode("png", [picture()])[0]}
     )
     assert [record.name for record in decode(data)] == ["v.y4m"] * 3 + ["w.png"]
+
+
+def test_what_is_lost_is_said_once_for_all_members(capsys):
+    clear = noise(channels=4).array
+    encode("tar", [streams.Image(clear, name=f"{n}.jpg") for n in range(3)])
+    assert capsys.readouterr().err.count("alpha") == 1

@@ -144,6 +144,9 @@ def test_the_rate_is_an_option(rate, word):
     for wrong in ("x", "0", "-1", "1:0"):
         with pytest.raises(errors.UsageError, match="rate"):
             encode("y4m", [picture()], rate=wrong)
+        record = picture()
+        record.meta = {"rate": wrong}
+        assert b" F25:1 " in encode("y4m", [record])[0][:60]
 
 
 def test_defaults_and_changes_of_channels():
