@@ -60,7 +60,12 @@ def load(name: str = DEFAULT, *, device="cpu") -> Backbone:
     """
     check(name, ())
     module = importlib.import_module(f"styletools.backbones.{name}")
-    network = module.build(find_weights(name))
+    import torch
+
+    # Networks are born with random weights, replaced at once: whoever draws numbers shall not notice, or a resumed
+    # training would see others than an uninterrupted one.
+    with torch.random.fork_rng(devices=[]):
+        network = module.build(find_weights(name))
     return network.eval().requires_grad_(False).to(device)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from styletools import errors
 from styletools.backbones._backbone import Backbone, read_state_dict
-from styletools.nn.slim import HEADS, Slim
+from styletools.nn.slim import Slim
 
+PATTERNS = ("slim*.safetensors",)
 LAYERS = (
     "relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu3_4",
     "relu4_1", "relu4_2", "relu4_3", "relu4_4", "relu5_1",
@@ -24,5 +25,4 @@ def build(weights: Path) -> Backbone:
         student.load_state_dict(state)
     except RuntimeError as error:
         raise errors.DataError(f"{weights}: not a slim model file") from error
-    assert set(HEADS) <= set(LAYERS)
     return Backbone("slim", student.network, weights, student.heads)

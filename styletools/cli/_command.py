@@ -61,7 +61,9 @@ def _run(name: str, click_main, args=None, **unused) -> None:
     _open_closed_streams()
     log.setup(name)
     _words[:] = [name, *(sys.argv[1:] if args is None else args)]
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and the shell's & want it
+            signal.signal(number, _on_signal)
     status = 0
     try:
         # Out of standalone mode, click returns the status that the body raised Exit with.
@@ -77,8 +79,8 @@ def _run(name: str, click_main, args=None, **unused) -> None:
         _end_by(signal.SIGPIPE)
     except (KeyboardInterrupt, click.Abort):
         _end_by(signal.SIGINT)
-    except _Terminated:
-        _end_by(signal.SIGTERM)
+    except _Signalled as error:
+        _end_by(error.number)
     except errors.StyletoolsError as error:
         status = report(error)
     except OSError as error:
@@ -127,12 +129,15 @@ def report(error: errors.StyletoolsError, record: str = "") -> int:
     return error.status
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
+class _Signalled(BaseException):
+    """SIGTERM or SIGINT arrived. (click answers KeyboardInterrupt with an empty line.)"""
+
+    def __init__(self, number: int):
+        self.number = number
 
 
-def _on_sigterm(number, frame):
-    raise _Terminated
+def _on_signal(number, frame):
+    raise _Signalled(number)
 
 
 def _end_by(number: int) -> None:

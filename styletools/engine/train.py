@@ -122,6 +122,7 @@ def train(
         )  # fmt: skip
         _save(resume_path, method, optimizers, average, base, step, spent + time.monotonic() - began)
 
+    output.parent.mkdir(parents=True, exist_ok=True)
     with open(log_path, "a" if resume else "w", encoding="utf-8", buffering=1) as journal:
         for step, batch in batches.iterate(start, plan.steps):
             factor = rate(plan, step)

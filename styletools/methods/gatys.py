@@ -184,14 +184,7 @@ class Gatys(Method):
     def _optimise(self, picture: Tensor, objective: Callable, steps: int, done: int) -> Tensor:
         """Return the best of the pictures that `steps` evaluations of the objective lead through."""
         picture = picture.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
-        pixels = picture.numel()
-        if self.config.optimizer == "adam":
-            optimizer = torch.optim.Adam([picture])
-        else:
-            optimizer = torch.optim.LBFGS(
-                [picture], max_iter=1, history_size=HISTORY, tolerance_grad=0, tolerance_change=0
-            )
-        best, lowest = picture.detach().clone(), float("inf")
+        pixels, seen = picture.numel(), {}
 
         def evaluate() -> Tensor:
             with torch.no_grad():
@@ -199,25 +192,39 @@ class Gatys(Method):
             optimizer.zero_grad(set_to_none=True)
             named = objective(picture)
             # A sum over pixels, not a mean: L-BFGS takes curvatures below 1e-10 for noise and forgets them.
-            (named["total"] * pixels).backward()
-            evaluate.losses = {name: float(value.detach()) for name, value in named.items()}
-            return named["total"] * pixels
+            loss = named["total"] * pixels
+            loss.backward()
+            seen.update({name: float(value.detach()) for name, value in named.items()})
+            return loss
 
+        optimizer, since = self._optimizer(picture), 0
+        best, lowest = picture.detach().clone(), float("inf")
         for step in range(1, steps + 1):
-            before = picture.detach().clone()
-            optimizer.param_groups[0]["lr"] = self._rate(step, pixels)
+            before = picture.detach().clamp(0, 1)
+            since += 1
+            optimizer.param_groups[0]["lr"] = self._rate(since, pixels)
             with torch.enable_grad(), torch.autocast(picture.device.type, enabled=False):
                 optimizer.step(evaluate)
-            now = evaluate.losses
-            total = now.pop("total")
+            total = seen.pop("total")
             if not total < float("inf"):
                 log.warning(f"the loss became {total} at step {done + step}; the best picture until then is kept")
                 break
             if total < lowest:
-                best, lowest = before.clamp_(0, 1), total  # what was evaluated, not what came of it
+                best, lowest = before, total  # the picture that was evaluated, not what the step made of it
+            elif total > 2 * lowest:
+                # Steps of a fixed size go astray now and then: back to the best, and learn the curvature anew.
+                with torch.no_grad():
+                    picture.copy_(best)
+                optimizer, since = self._optimizer(picture), 0
             if self.progress is not None:
-                self.progress(done + step, self.config.steps, now)
+                self.progress(done + step, self.config.steps, dict(seen))
         return best
+
+    def _optimizer(self, picture: Tensor) -> torch.optim.Optimizer:
+        if self.config.optimizer == "adam":
+            return torch.optim.Adam([picture])
+        # One iteration a call is one evaluation; it remembers between calls.
+        return torch.optim.LBFGS([picture], max_iter=1, history_size=HISTORY, tolerance_grad=0, tolerance_change=0)
 
     def _rate(self, step: int, pixels: int) -> float:
         """Return the step size for step 1, 2, ... of one size."""

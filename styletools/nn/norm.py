@@ -23,6 +23,8 @@ def conditional_instance_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: floa
     """
     with torch.autocast(x.device.type, enabled=False):
         y = x.float()
-        variance, mean = torch.var_mean(y, (2, 3), keepdim=True, correction=0)
+        # Twice faster than var_mean, which torch does not vectorise for channels-last tensors.
+        centred = y - y.mean((2, 3), keepdim=True)
+        variance = centred.square().mean((2, 3), keepdim=True)
         factor = (1 + scale.float())[:, :, None, None] * torch.rsqrt(variance + eps)
-        return (y * factor + (shift.float()[:, :, None, None] - mean * factor)).to(x.dtype)
+        return torch.addcmul(shift.float()[:, :, None, None], centred, factor).to(x.dtype)

@@ -1,0 +1,165 @@
+"""st-apply: restyle pictures."""
+
+import os
+
+import click
+
+from styletools import errors, log, methods, modelfile, streams
+from styletools.cli import _options
+from styletools.cli._command import command
+from styletools.cli._loop import STDIN, Target, find_sources, run
+from styletools.engine import styles
+from styletools.manifest import Manifest
+
+COLOR = ("luminance", "coral", "histogram")
+
+
+@command("st-apply")
+@_options.inputs
+@click.option("-m", "--model", metavar="MODEL", default="live", show_default=True,
+              help="A bundled model, a model file, or a method that needs no training (gatys).")  # fmt: skip
+@click.option("-s", "--style", "specs", metavar="STYLE[:WEIGHT],...", multiple=True,
+              help="An image, a bundled name or a style record; several are mixed by weight.")  # fmt: skip
+@_options.output
+@_options.formats
+@click.option("--alpha", metavar="A", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+              help="How much style: 0 the photograph, 1 all of it.")  # fmt: skip
+@click.option("--preserve-color", metavar="HOW", type=click.Choice(COLOR),
+              help="Keep the photograph's colours: luminance, coral or histogram.")  # fmt: skip
+@click.option("--mask", metavar="FILE", type=click.Path(), help="Style where this picture is white, photograph where black.")
+@click.option("--outside", "outside_specs", metavar="STYLE[:WEIGHT],...", multiple=True,
+              help="With --mask: the style where it is black, instead of the photograph.")  # fmt: skip
+@click.option("--style-size", metavar="N", type=_options.Count(), default=styles.DEFAULT_SIZE, show_default=True,
+              help="Scale style images so that their short side has N pixels.")  # fmt: skip
+@_options.size
+@_options.method_options
+@_options.seed
+@_options.device
+@_options.jobs
+@_options.file_list
+@click.option("-f", "--force", is_flag=True, help="Into a folder: make again what is up to date, too.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print INPUT<TAB>OUTPUT of what would be made, and make nothing.")
+@click.option("--quality", metavar="N", type=click.IntRange(1, 100), help="Quality of JPEG and WebP (95).")
+@_options.max_pixels
+@_options.fail_fast
+def main(
+    inputs, model, specs, output, from_format, to_format, alpha, preserve_color, mask, outside_specs, style_size, size,
+    settings, seed, device, jobs, files_from, null, force, dry_run, quality, max_pixels, fail_fast,
+):  # fmt: skip
+    """Restyle pictures: files, folders (the tree is kept, what is up to date is passed over), pipes, tar archives.
+
+    st-apply -s hokusai.jpg photo.jpg -o out.jpg
+    """
+    name, path, config = _resolve(model, settings)
+    described = methods.describe(name)
+    chosen, outside = styles.parse(specs), styles.parse(outside_specs)
+    _check_use(described, chosen, outside, mask)
+    digest = modelfile.digest(path) if path else ""
+    styles.check([*chosen, *outside], name, digest)
+    target = Target(output, to_format, quality=quality)
+    if target.kind == "stream" and target.path != "-" and len(inputs) > 1:
+        _check_one_file(target, inputs)
+    target.check()
+
+    recipe = {
+        "method": name, "model": digest, "config": config, "alpha": alpha, "preserve_color": preserve_color,
+        "styles": [_identity(s) for s in chosen], "outside": [_identity(s) for s in outside], "size": size,
+        "style_size": style_size, "mask": mask and modelfile.digest(mask), "seed": seed, "quality": quality, "to": to_format,
+    }  # fmt: skip
+    sources = find_sources(inputs, files_from, null, target)
+    total, manifest = None, None
+    if files_from != STDIN:
+        sources = list(sources)
+        total = len(sources) if STDIN not in inputs and inputs else None
+        for source in sources if target.kind == "folder" else ():
+            target.claim(source)
+    if target.kind == "folder":
+        manifest = Manifest(target.path, recipe)
+        if not force and files_from != STDIN:
+            sources = [s for s in sources if s.path == STDIN or not manifest.is_current(s.path, target.file_for(s))]
+            total = total and len(sources)
+    if dry_run:
+        for source in sources:
+            click.echo(f"{source.label}\t{target.file_for(source) if target.kind != 'stream' else target.path}")
+        return 0
+    if isinstance(sources, list) and not sources:
+        log.info("nothing to do: all is up to date")
+        return 0
+    can_start = files_from is not None or any(s.path == STDIN or os.path.isfile(s.path) for s in sources)
+    restyler = _set_up(
+        name, path, config, device, seed, chosen, outside, style_size, digest, mask,
+        alpha=alpha, size=size, preserve_color=preserve_color or "",
+    ) if can_start else None  # fmt: skip
+
+    def finished(source, made):
+        if manifest and source.path != STDIN:
+            manifest.note(source.path, made)
+
+    return run(
+        sources, target, restyler, from_format=from_format, max_pixels=max_pixels, jobs=jobs, fail_fast=fail_fast,
+        total=total, finished=finished,
+    )  # fmt: skip
+
+
+def _resolve(model, settings):
+    """Return method, model file (None for a method that needs none) and the config to override; no torch."""
+    if model in methods.names() and methods.describe(model).trains_on == "nothing":
+        return model, None, methods.parse_options(model, settings)
+    if model in methods.names() and not modelfile.is_there(model):
+        raise errors.UsageError(f"{model} needs a trained model: st-train {model} makes one; give its file to -m")
+    path = modelfile.find(model)
+    name = modelfile.check(path)["method"]
+    if settings:
+        raise errors.UsageError(f"{model} is trained: -O sets options of methods that need no training")
+    return name, path, None
+
+
+def _check_use(described, chosen, outside, mask) -> None:
+    """Raise UsageError where style, mask and method do not go together."""
+    if described.applies_to not in ("image", "image+style"):
+        raise errors.UsageError(f"{described.name} does not restyle pictures: it applies to {described.applies_to}")
+    if described.applies_to == "image+style" and not chosen:
+        known = ", ".join(list(styles.bundled())[:3])
+        raise errors.UsageError(f"{described.name} needs a style: -s IMAGE" + (f", or by name: {known}, ..." if known else ""))
+    if described.applies_to == "image" and (chosen or outside):
+        raise errors.UsageError(f"{described.name} has its style built in: -s does not go with it")
+    if outside and not mask:
+        raise errors.UsageError("--outside needs --mask")
+    if mask and not os.path.isfile(mask):
+        raise errors.MissingInput(f"{mask}: no such file")
+
+
+def _check_one_file(target, inputs) -> None:
+    chosen = target.format_for(target.path, None)
+    if chosen in ("png", "jpeg") or not streams.can_stream(chosen):
+        raise errors.UsageError(f"{len(inputs)} inputs for the one file {target.path}: name a folder ({target.path}/)")
+
+
+def _identity(style) -> list:
+    """Return what tells one style from another, for the manifest."""
+    if style.kind == "bundled":
+        return [style.name, style.weight]
+    return [modelfile.digest(style.path), style.weight]
+
+
+def _set_up(name, path, config, device, seed, chosen, outside, style_size, digest, mask, **how):
+    """Load all that restyling needs; from here on torch is in memory."""
+    from styletools.engine import device as devices
+    from styletools.engine import infer
+
+    chosen_device = devices.choose(device)
+    devices.seed_everything(seed)
+    if path:
+        method = modelfile.load(path, device=chosen_device)
+    else:
+        if any(option.name == "seed" for option in methods.describe(name).options):
+            config = {"seed": seed} | config
+        method = methods.create(name, config).to(chosen_device)
+    encoded = [
+        styles.encode(method, each, size=style_size, method_name=name, model_digest=digest) if each else None
+        for each in (chosen, outside)
+    ]
+    plane = None
+    if mask:
+        plane = infer.to_tensor(streams.open_image(mask))[0].mean((0, 1))
+    return infer.Restyler(method, encoded[0], mask=plane, outside=encoded[1], **how)

@@ -1,0 +1,130 @@
+"""Restyling pictures of any size, depth and number of channels with any method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from styletools import errors, log, stats, streams
+from styletools.methods import Method
+
+MINIMUM = 16  # networks are never shown less than this many pixels a side
+
+
+def to_tensor(image: streams.Image) -> tuple[Tensor, np.ndarray | None]:
+    """Return a picture as (1, 3, H, W) float32 RGB in [0, 1], and its alpha plane (H, W), if it has one.
+
+    Grey becomes three equal channels; colours are not premultiplied.
+    """
+    array = image.array
+    alpha = array[..., -1] if array.shape[2] in (2, 4) else None
+    colour = array[..., : array.shape[2] - (alpha is not None)]
+    if colour.shape[2] == 1:
+        colour = np.repeat(colour, 3, axis=2)
+    # torch has few operations on uint16.
+    planes = colour.transpose(2, 0, 1)[None].astype(np.float32 if array.dtype == np.uint16 else array.dtype)
+    return torch.from_numpy(np.ascontiguousarray(planes)).float() / np.iinfo(array.dtype).max, alpha
+
+
+def to_image(tensor: Tensor, like: streams.Image, alpha: np.ndarray | None) -> streams.Image:
+    """Return (1, 3, H, W) RGB in [0, 1] as a picture with the depth, name and metadata of `like`.
+
+    Values are rounded to the nearest level.
+    """
+    top = np.iinfo(like.array.dtype).max
+    levels = tensor[0].detach().float().clamp(0, 1).mul(top).round().permute(1, 2, 0).cpu().numpy()
+    array = levels.astype(like.array.dtype)
+    if alpha is not None:
+        array = np.concatenate([array, alpha[..., None]], axis=2)
+    return streams.Image(array, name=like.name, index=like.index, meta=dict(like.meta))
+
+
+def resize(image: Tensor, short: int | None) -> Tensor:
+    """Scale (1, 3, H, W) so that its short side has `short` pixels, bicubic and antialiased; None leaves it."""
+    height, width = image.shape[-2:]
+    if short is None or short == min(height, width):
+        return image
+    factor = short / min(height, width)
+    size = max(round(height * factor), 1), max(round(width * factor), 1)
+    return F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def pad(image: Tensor, multiple: int, minimum: int = MINIMUM) -> Tensor:
+    """Mirror (N, C, H, W) at its right and bottom edges up to the next multiple, and to at least `minimum`.
+
+    Works for any size: what is thinner than the padding is mirrored to and fro.
+    """
+    for dim in (-2, -1):
+        size = image.shape[dim]
+        wanted = -(-max(size, minimum) // multiple) * multiple
+        if wanted != size:
+            period = max(2 * (size - 1), 1)
+            index = torch.arange(wanted, device=image.device) % period
+            image = image.index_select(dim, torch.minimum(index, (period - index).clamp_min(0)) if size > 1 else index * 0)
+    return image
+
+
+@dataclass
+class Restyler:
+    """A method set up to restyle pictures: call it with a picture, get the picture restyled.
+
+    The size of a picture stays what it is, unless `size` gives another; depth, alpha and metadata stay.
+    `outside` is the style record outside of `mask` ((H, W) in [0, 1], scaled to each picture); None: the photograph.
+    """
+
+    method: Method
+    style: dict[str, Tensor] | None = None
+    alpha: float = 1.0
+    size: int | None = None
+    preserve_color: str = ""
+    mask: Tensor | None = None
+    outside: dict[str, Tensor] | None = None
+
+    def __call__(self, image: streams.Image) -> streams.Image:
+        """Restyle one picture. Raises DataError for what is no picture, TryAgain when memory runs out."""
+        if not isinstance(image, streams.Image):
+            raise errors.DataError("holds tensors, not a picture")
+        original, opacity = to_tensor(image)
+        original = original.to(self.method.device)
+        if self.size is not None:
+            original = resize(original, self.size)
+            if opacity is not None:
+                opacity = _resize_plane(opacity, original.shape[-2:])
+        result = self._restyle(original, self.style)
+        if self.mask is not None:
+            mask = F.interpolate(
+                self.mask[None, None].to(original.device), original.shape[-2:], mode="bilinear", antialias=True
+            )
+            other = original if self.outside is None else self._restyle(original, self.outside)
+            result = torch.lerp(other, result, mask)
+        return to_image(result, image, opacity)
+
+    def _restyle(self, original: Tensor, style: dict[str, Tensor] | None) -> Tensor:
+        height, width = original.shape[-2:]
+        padded = pad(original, self.method.multiple).contiguous(memory_format=torch.channels_last)
+        context = torch.no_grad() if self.method.iterative else torch.inference_mode()
+        bar = log.Progress(None, "step") if self.method.iterative else None
+        if bar:
+            def report(step: int, steps: int, losses: dict[str, float]) -> None:
+                bar.total = steps
+                bar.update(step, " ".join(f"{k} {v:.4g}" for k, v in losses.items()), losses=losses)
+
+            self.method.progress = report
+        with context:
+            result = self.method.apply(padded, style=style, alpha=self.alpha)[..., :height, :width]
+            if self.preserve_color:
+                result = stats.COLOR_TRANSFERS[self.preserve_color](result, original)
+        if bar:
+            bar.close()
+        return result.clamp(0, 1)
+
+
+def _resize_plane(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    scaled = F.interpolate(
+        torch.from_numpy(plane.astype(np.float32))[None, None], tuple(size), mode="bilinear", antialias=True
+    )
+    return scaled[0, 0].round().numpy().astype(plane.dtype)

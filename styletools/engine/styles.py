@@ -1,0 +1,282 @@
+"""Styles as users give them: images, bundled names, style records, several with weights.
+
+Finding and checking a style costs no torch; encoding an image does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import json
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from styletools import __version__, errors, files, modelfile, streams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from styletools.methods import Method
+
+DEFAULT_SIZE = 512
+STYLES = "styles.safetensors"
+
+
+@dataclass(frozen=True)
+class Style:
+    """One style of a mixture: an image, a record in a file, or a bundled name; `weight` is relative."""
+
+    name: str
+    path: Path
+    weight: float = 1.0
+    kind: str = "image"  # image | record | bundled
+
+
+@functools.lru_cache(maxsize=None)
+def bundled() -> dict[str, dict[str, str]]:
+    """Return the bundled styles, {name: metadata}, reading the headers of their file only."""
+    found = {}
+    path = files.zoo_dir() / STYLES
+    if not path.exists():
+        return found
+    with open(path, "rb") as file:
+        while len(start := file.read(8)) == 8:
+            header = json.loads(file.read(struct.unpack("<Q", start)[0]))
+            metadata = header.pop("__metadata__", {})
+            found[metadata["name"]] = metadata
+            file.seek(max((entry["data_offsets"][1] for entry in header.values()), default=0), os.SEEK_CUR)
+    return found
+
+
+def parse(specs: Sequence[str]) -> list[Style]:
+    """Return the styles of `-s` options: each PATH or NAME, with :WEIGHT, several separated by commas.
+
+    A file whose very name contains commas or colons is taken as it is. Raises MissingInput for what is neither a
+    file nor a bundled name, UsageError for a bad weight.
+    """
+    found = []
+    for spec in specs:
+        parts = [spec] if os.path.exists(spec) or spec in bundled() else spec.split(",")
+        found += [_parse_one(part) for part in parts if part]
+    if specs and not found:
+        raise errors.UsageError("an empty style")
+    if found and not sum(style.weight for style in found) > 0:
+        raise errors.UsageError("the weights of the styles must sum to more than 0")
+    return found
+
+
+def _parse_one(text: str) -> Style:
+    name, weight = text, 1.0
+    if not os.path.exists(text) and ":" in text:
+        head, _, tail = text.rpartition(":")
+        try:
+            name, weight = head, float(tail)
+        except ValueError:
+            pass
+        if not 0 <= weight < float("inf"):
+            raise errors.UsageError(f"{text}: the weight of a style must be 0 or more")
+    if os.path.isdir(name):
+        raise errors.DataError(f"{name}: is a directory, not a style")
+    if os.path.exists(name):
+        return Style(name, Path(name), weight, "record" if _is_record(name) else "image")
+    if name in bundled():
+        return Style(name, files.zoo_dir() / STYLES, weight, "bundled")
+    if os.sep in name or Path(name).suffix:
+        raise errors.MissingInput(f"{name}: no such file")
+    near = difflib.get_close_matches(name, bundled(), 1)
+    hint = f"did you mean {near[0]}?" if near else "st-model list shows the bundled styles"
+    raise errors.MissingInput(f"{name}: neither a file nor a bundled style: {hint}")
+
+
+def _is_record(path: str) -> bool:
+    """Tell whether a file begins as safetensors do."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise errors.from_os_error(error, path) from error
+    return len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] <= modelfile.MAX_HEADER
+
+
+def check(styles: Sequence[Style], method_name: str, model_digest: str) -> None:
+    """Raise DoesNotFit for a style record that was made for another model, before anything heavy is loaded."""
+    for style in styles:
+        if style.kind == "image":
+            continue
+        metadata = bundled()[style.name] if style.kind == "bundled" else modelfile.read_header(style.path)
+        check_metadata(style.name, metadata, method_name, model_digest)
+
+
+def check_metadata(
+    name: str, metadata: dict[str, str], method_name: str, model_digest: str, backbone: str = ""
+) -> None:
+    """Raise DoesNotFit unless metadata are those of a style record for this method and model file.
+
+    backbone: the one that a method without a model file uses.
+    """
+    kind = metadata.get("kind")
+    made_with = metadata.get("backbone", backbone)
+    if backbone and made_with != backbone and kind in ("stats", "style"):
+        raise errors.DoesNotFit(f"{name}: statistics of {made_with}, but {method_name} uses {backbone} here")
+    if kind == "stats" and not model_digest:
+        return  # a method without a model file looks at the statistics itself
+    if kind != "style":
+        what = f"a record of kind {kind!r}" if kind else "no record of ours"
+        raise errors.DoesNotFit(f"{name}: {what}, not a style for {method_name}; st-gram --for makes one of an image")
+    if metadata.get("method") != method_name or metadata.get("model_sha256", "") != model_digest:
+        raise errors.DoesNotFit(
+            f"{name}: a style record for another model of {metadata.get('method')}; make it again with st-gram --for"
+        )
+
+
+def load_image(path: str | os.PathLike, size: int | None = DEFAULT_SIZE, limits: streams.Limits | None = None):
+    """Read a style image and return it as (1, 3, H, W) RGB in [0, 1], its short side scaled to `size` pixels.
+
+    Transparent parts are laid over white.
+    """
+    from styletools.engine import infer
+
+    return infer.resize(infer.to_tensor(streams.open_image(path, limits))[0], size)
+
+
+def encode(
+    method: Method, styles: Sequence[Style], *, size: int | None = DEFAULT_SIZE, method_name="", model_digest=""
+) -> dict[str, Tensor]:
+    """Return the style record (tensors) for `method` of a weighted mixture of images and records."""
+    images, records = [], []
+    for style in styles:
+        if style.kind == "image":
+            images.append((load_image(style.path, size), style.weight))
+        else:
+            metadata, tensors = load_record(style)
+            check_metadata(style.name, metadata, method_name, model_digest)
+            records.append((tensors, style.weight))
+    return mix(method, images, records)
+
+
+def mix(
+    method: Method, images: Sequence[tuple[Tensor, float]], records: Sequence[tuple[dict, float]]
+) -> dict[str, Tensor]:
+    """Return the style record (tensors) for `method` of images (1, 3, H, W) and style records, each with its weight.
+
+    Raises DoesNotFit for records that hold other tensors than the method's own.
+    """
+    import torch
+
+    from styletools import stats
+
+    parts = [({key: tensor.to(method.device) for key, tensor in record.items()}, weight) for record, weight in records]
+    if images:
+        weights = [weight for _, weight in images]
+        with torch.no_grad():
+            own = method.encode_style([image.to(method.device) for image, _ in images], weights)
+        parts.insert(0, (own, sum(weights)))
+    try:
+        return stats.merge([tensors for tensors, _ in parts], [weight for _, weight in parts])
+    except (ValueError, RuntimeError) as error:
+        raise errors.DoesNotFit(f"the styles cannot be mixed: {error}") from error
+
+
+def load_record(style: Style) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return metadata and tensors (float32) of a style record, in a file or bundled.
+
+    A file of several records counts as their first.
+    """
+    import torch
+
+    with open(style.path, "rb", buffering=0) as file:
+        for record in streams.read(file, name=str(style.path)):
+            if style.kind == "bundled" and record.name != style.name:
+                continue
+            if not isinstance(record, streams.Tensors):
+                break
+            tensors = {key: torch.from_numpy(array).float() for key, array in record.tensors.items()}
+            return record.meta, tensors
+    raise errors.DataError(f"{style.name}: holds no style record")
+
+
+def to_record(tensors: dict[str, Tensor], *, name: str, method_name: str, model_digest: str, half: bool = False):
+    """Return a style record that can be written: kind = style, for this method and model."""
+    arrays = {key: (t.half() if half else t.float()).cpu().numpy() for key, t in tensors.items()}
+    meta = {
+        "kind": "style",
+        "method": method_name,
+        "model_sha256": model_digest,
+        "producer": f"styletools {__version__}",
+    }
+    return streams.Tensors(arrays, name=name, meta=meta)
+
+
+class Maker:
+    """Makes one style record of pictures, style records and statistics, taken one by one: st-gram --for.
+
+    Within a group all pictures weigh alike; `merged` weighs the groups.
+    """
+
+    def __init__(self, method: Method, *, method_name: str, model_digest: str, size: int | None, backbone: str = ""):
+        self.names: list[str] = []
+        self._method, self._size = method, size
+        self._made_for = {"method_name": method_name, "model_digest": model_digest}
+        self._backbone = backbone
+        self._images: list[tuple] = []
+        self._records: list[tuple] = []
+        self._pattern: dict[str, Tensor] | None = None
+
+    def add(self, record: streams.Record, group=None) -> None:
+        """Take a picture or a record in. Raises DoesNotFit for a record that the method cannot use."""
+        from styletools.engine import features, statistics
+
+        if isinstance(record, streams.Tensors):
+            # The messages of commands begin with the name of the file already.
+            with _without_name():
+                check_metadata("", record.meta, **self._made_for, backbone=self._backbone)
+            self._records.append((self._fitting(record), group, statistics.count(record)))
+        else:
+            self._images.append((features.to_pixels(record, self._size), group, 1))
+        self.names.append(record.name)
+
+    def _fitting(self, record: streams.Tensors) -> dict[str, Tensor]:
+        """Return the tensors of a record that the method's own records have, too."""
+        import torch
+
+        if self._pattern is None:
+            with torch.no_grad():
+                self._pattern = self._method.encode_style([torch.zeros(1, 3, 64, 64).to(self._method.device)], [1.0])
+        found = {}
+        for key, like in self._pattern.items():
+            shape = record.tensors[key].shape if key in record.tensors else None
+            if shape != tuple(like.shape):
+                what = f"{key} of shape {shape}" if shape else f"no {key}"
+                hint = "" if record.meta.get("lifted") else " (was st-gram called without --lift?)"
+                raise errors.DoesNotFit(f"has {what}; {self._made_for['method_name']} needs {tuple(like.shape)}{hint}")
+            found[key] = torch.from_numpy(record.tensors[key]).float()
+        return found
+
+    def merged(self, name: str, weights: dict | None = None) -> streams.Tensors:
+        """Return the style record of all, by the `weights` of their groups; without, by their number of pictures."""
+        counts: dict = {}
+        for _, group, count in self._images + self._records:
+            counts[group] = counts.get(group, 0) + count
+
+        # What one picture of a group weighs.
+        share = {group: weights[group] / number if weights else 1.0 for group, number in counts.items()}
+        images, records = (
+            [(part, share[group] * count) for part, group, count in parts] for parts in (self._images, self._records)
+        )
+        made = to_record(mix(self._method, images, records), name=name, **self._made_for)
+        made.meta |= {"count": str(sum(counts.values()))} | ({"backbone": self._backbone} if self._backbone else {})
+        return made
+
+
+@contextlib.contextmanager
+def _without_name():
+    """Take the empty name off a message."""
+    try:
+        yield
+    except errors.StyletoolsError as error:
+        raise type(error)(str(error).removeprefix(": ")) from error
