@@ -110,8 +110,8 @@ def train(
     stop = _stop_on_signals()
     began = time.monotonic()
     progress = log.Progress(plan.steps, "step")
-    sums: dict[str, float] = {}
-    count, step = 0, start
+    recent: dict[str, list[float]] = {}
+    step = start
 
     def save() -> None:
         values = average.values if average else method.nets.state_dict()
@@ -134,19 +134,17 @@ def train(
             if average:
                 average.update(method)
             step += 1
-            count += 1
             for key, value in losses.items():
                 number = float(value.detach())
                 if not math.isfinite(number):
                     raise errors.DataError(f"loss {key} became {number} at step {step}; the last model saved is kept")
-                sums[key] = sums.get(key, 0.0) + number
-            note = " ".join(f"{key} {value / count:.4g}" for key, value in sums.items())
-            progress.update(step, note)
+                recent.setdefault(key, []).append(number)
+            means = {key: round(sum(values) / len(values), 6) for key, values in recent.items()}
+            progress.update(step, " ".join(f"{key} {value:.4g}" for key, value in means.items()))
             elapsed = spent + time.monotonic() - began
             if step % 50 == 0:
-                means = {key: round(value / count, 6) for key, value in sums.items()}
                 print(json.dumps({"step": step, "seconds": round(elapsed, 1), "lr": factor} | means), file=journal)
-                sums, count = {}, 0
+                recent = {}
             if validation and step % plan.validate_every == 0:
                 scores = _validate(method, validation, average, device, amp)
                 print(json.dumps({"step": step, "validation": scores}), file=journal)

@@ -150,10 +150,11 @@ class Live(Method):
         first = features.pop(STYLE_LAYERS[0])
         return {layer: x.float() for layer, x in ({STYLE_LAYERS[0]: first} | self._judge.lift(features)).items()}
 
-    def _losses(self, batch, learn_scales: bool) -> dict[str, Tensor]:
-        """The losses; the first photograph of the batch is given itself as style, and must come back."""
+    def _losses(self, batch, learn_scales: bool, identity: bool = True) -> dict[str, Tensor]:
+        """The losses; with `identity` the first photograph is given itself as style, and must come back."""
         content, style = batch["content"], batch["style"].clone()
-        style[0] = content[0]
+        if identity:
+            style[0] = content[0]
         with torch.no_grad():
             content_features = self._features(content)["relu4_1"]
             targets = losses.mean_std_by_layer(self._features(style))
@@ -166,15 +167,16 @@ class Live(Method):
         named = {
             "content": losses.normalized_content(features["relu4_1"], content_features),
             "style": sum(d / s for d, s in zip(by_layer, self.nets["scales"].distance)) / len(STYLE_LAYERS),
-            "identity": (output[:1] - content[:1]).abs().mean(),
             "range": losses.out_of_range(output),
             "tv": losses.total_variation(output),
         }
+        if identity:
+            named["identity"] = (output[:1] - content[:1]).abs().mean()
         total = sum(getattr(self.config, f"{name}_weight") * value for name, value in named.items())
         return {"loss": total} | named
 
     def train_step(self, batch, optimizers, step):
-        named = self._losses(batch, learn_scales=True)
+        named = self._losses(batch, learn_scales=True, identity=step % 2 == 0)
         self.update(optimizers["live"], named["loss"])
         return named
 

@@ -103,6 +103,12 @@ def test_slim_from_its_model_file(slim):
     assert len(network.digest()) == 64
 
 
+def test_loading_draws_no_random_numbers(slim):
+    before = torch.get_rng_state()
+    backbones.load("slim")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_cd16x_stands_in_for_vgg19(weights, reference):
     if not (weights / "cd16x").is_dir():
         pytest.skip("no cd16x weights")
