@@ -1,0 +1,259 @@
+"""gatys: no worse than plain L-BFGS on the same losses, steady at the edges, and clear about what is missing."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from styletools import backbones, errors, methods, stats
+
+LAYERS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
+
+
+@pytest.fixture
+def pair():
+    coarse = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(coarse, size=(40, 48), mode="bicubic").clamp(0, 1).split(1)
+
+
+def restyle(content, style, alpha=1.0, **config):
+    method = methods.create("gatys", {"steps": 6} | config)
+    with torch.no_grad():
+        return method.apply(content, style=method.encode_style([style], [1.0]), alpha=alpha)
+
+
+def test_the_style_record_holds_statistics_that_add_up(slim, pair):
+    method = methods.create("gatys")
+    one, two = (method.encode_style([image], [1.0]) for image in pair)
+    assert set(one) == {f"{layer}.{kind}" for layer in LAYERS for kind in ("mean", "moment")}
+    for layer in LAYERS:
+        channels = len(one[f"{layer}.mean"])
+        assert one[f"{layer}.moment"].shape == (channels, channels)
+    both = method.encode_style(list(pair), [3.0, 1.0])
+    for key, value in both.items():
+        torch.testing.assert_close(value, 0.75 * one[key] + 0.25 * two[key])
+    relu1 = backbones.load("slim")
+    features = relu1.lift(relu1(pair[0], ["relu1_1"]))["relu1_1"]
+    torch.testing.assert_close(one["relu1_1.moment"], stats.moment(features)[0])
+
+
+def test_the_style_loss_falls(slim, pair):
+    seen = []
+    method = methods.create("gatys", {"steps": 30, "scales": 1})
+    method.progress = lambda step, steps, losses: seen.append((step, steps, losses))
+    with torch.no_grad():
+        method.apply(pair[0], style=method.encode_style([pair[1]], [1.0]))
+    assert [(step, steps) for step, steps, _ in seen] == [(i, 30) for i in range(1, 31)]
+    assert all(set(losses) == {"content", "style", "tv"} for *_, losses in seen)
+    assert seen[-1][2]["style"] < 0.5 * seen[0][2]["style"]
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("start", ["content", "noise"])
+def test_the_same_seed_gives_the_same_picture(slim, pair, optimizer, start):
+    first = restyle(*pair, optimizer=optimizer, start=start)
+    torch.manual_seed(99)
+    assert torch.equal(first, restyle(*pair, optimizer=optimizer, start=start))
+    other = restyle(*pair, optimizer=optimizer, start=start, seed=1)
+    assert torch.equal(first, other) == (start == "content")
+
+
+def test_alpha_goes_from_content_to_style(slim, pair):
+    content = pair[0]
+    assert torch.equal(restyle(*pair, alpha=0.0), content)
+    moved = [float((restyle(*pair, alpha=alpha, steps=20) - content).abs().mean()) for alpha in (0.2, 1.0)]
+    assert 0 < moved[0] < moved[1]
+    with pytest.raises(errors.UsageError, match="alpha=2"):
+        restyle(*pair, alpha=2)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 2), (7, 5), (129, 65)])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_pictures_of_any_size(slim, pair, size, optimizer):
+    content = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    result = restyle(content, pair[1], optimizer=optimizer, steps=4)
+    assert result.shape == content.shape and torch.isfinite(result).all()
+    assert result.min() >= 0 and result.max() <= 1
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_pictures_of_one_colour(slim, pair, value):
+    flat = torch.full((1, 3, 16, 16), value)
+    for content, style in ((flat, pair[1]), (pair[0], flat), (flat, flat)):
+        assert torch.isfinite(restyle(content, style)).all()
+
+
+def test_scales_share_the_steps(slim, pair):
+    content = F.interpolate(pair[0], size=(128, 160))
+    seen, sizes = [], set()
+    method = methods.create("gatys", {"steps": 10, "scales": 3})
+    method.progress = lambda step, steps, losses: seen.append(step)
+    features = method._features
+
+    def noted(image):
+        sizes.add(tuple(image.shape[-2:]))
+        return features(image)
+
+    style = method.encode_style([pair[1]], [1.0])
+    method._features = noted
+    method.apply(content, style=style)
+    assert seen == list(range(1, 11))
+    assert sizes == {(128, 160), (64, 80)}, "a third size would be too small"
+
+
+def test_starting_from_an_image(slim, pair, tmp_path):
+    Image.new("L", (20, 10), 200).save(tmp_path / "grey.png")
+    result = restyle(*pair, start=str(tmp_path / "grey.png"), steps=1)
+    torch.testing.assert_close(result, torch.full_like(result, 200 / 255), rtol=0, atol=1e-5)
+    with pytest.raises(errors.MissingInput, match="none.png: no such image"):
+        restyle(*pair, start=str(tmp_path / "none.png"))
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    with pytest.raises(errors.DataError, match="bad.png: no image"):
+        restyle(*pair, start=str(tmp_path / "bad.png"))
+
+
+def test_a_loss_that_is_no_number_ends_with_the_best_picture(slim, pair, capsys):
+    method = methods.create("gatys", {"steps": 20, "scales": 1})
+    style = method.encode_style([pair[1]], [1.0])
+    features, calls = method._features, []
+
+    def poisoned(image):
+        calls.append(1)
+        found = features(image)
+        return {k: v * float("nan") for k, v in found.items()} if len(calls) > 8 else found
+
+    method._features = poisoned
+    result = method.apply(pair[0], style=style)
+    assert torch.isfinite(result).all() and not torch.equal(result, pair[0])
+    assert len(calls) == 9
+    assert "the loss became nan at step 8" in capsys.readouterr().err
+
+
+def test_steps_that_go_astray_are_taken_back(slim, pair):
+    seen = []
+    method = methods.create("gatys", {"steps": 40, "scales": 1, "lr": 30.0})
+    method.progress = lambda step, steps, losses: seen.append(losses["style"])
+    style = method.encode_style([pair[1]], [1.0])
+    result = method.apply(pair[0], style=style)
+    grams = [stats.gram_from_moment(record["relu1_1.moment"]) for record in (style, method.encode_style([result], [1]))]
+    assert torch.isfinite(result).all()
+    assert float((grams[0] - grams[1]).abs().max()) < float("inf")
+    assert min(seen) < seen[0]
+
+
+def test_a_style_that_does_not_fit(slim, pair):
+    method = methods.create("gatys", {"steps": 2})
+    style = method.encode_style([pair[1]], [1.0])
+    less = {key: value for key, value in style.items() if not key.startswith("relu3_1")}
+    with pytest.raises(errors.DoesNotFit, match=r"no statistics of relu3_1 \(it has relu1_1, relu2_1, relu4_1, relu5_1"):
+        method.apply(pair[0], style=less)
+    with pytest.raises(errors.DoesNotFit, match="no statistics of relu1_1"):
+        method.apply(pair[0], style={"code": torch.zeros(9)})
+    with pytest.raises(errors.DoesNotFit, match="the style has 5 channels in relu2_1, slim has"):
+        method.apply(pair[0], style=style | {"relu2_1.moment": torch.zeros(5, 5)})
+    more = style | {"relu4_2.mean": torch.zeros(3), "relu4_2.moment": torch.zeros(3, 3)}
+    assert torch.equal(method.apply(pair[0], style=more), method.apply(pair[0], style=style)), "more is no fault"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"style_layers": "relu1_1,relu9_1"}, "slim has no layer 'relu9_1'"),
+        ({"style_layers": " , "}, "names no layer"),
+        ({"content_layer": "conv4_1"}, "slim has no layer 'conv4_1'"),
+        ({"backbone": "vgg11"}, "unknown backbone"),
+        ({"optimizer": "sgd"}, "lbfgs or adam"),
+        ({"steps": 0}, "at least 1"),
+        ({"scales": 0}, "at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_meant(config, message):
+    with pytest.raises(errors.UsageError, match=message):
+        methods.create("gatys", config)
+
+
+@pytest.fixture
+def short_vgg19(tmp_path, monkeypatch):
+    """VGG-19 with random weights that stop at conv2_1."""
+    from styletools.nn.vgg import VGG, VGG19, torchvision_index
+
+    state = {}
+    for conv, layer in VGG(VGG19, last="relu2_1").convs.items():
+        for kind in ("weight", "bias"):
+            state[f"{torchvision_index(VGG19, conv)}.{kind}"] = getattr(layer, kind).detach()
+    torch.save(state, tmp_path / "vgg19.pth")
+    monkeypatch.setenv("STYLETOOLS_WEIGHTS", str(tmp_path))
+
+
+def test_weights_that_stop_early(short_vgg19, pair, capsys):
+    shallow = {"backbone": "vgg19", "content_layer": "relu2_1", "steps": 2}
+    method = methods.create("gatys", shallow)
+    style = method.encode_style([pair[1]], [1.0])
+    method.apply(pair[0], style=style)
+    assert set(style) == {"relu1_1.mean", "relu1_1.moment", "relu2_1.mean", "relu2_1.moment"}
+    told = capsys.readouterr().err
+    assert told.count("warning") == 1 and "vgg19 without relu3_1, relu4_1, relu5_1" in told
+    method = methods.create("gatys", shallow | {"style_layers": "relu1_1,relu3_1"})
+    with pytest.raises(errors.Unavailable, match="relu3_1 of vgg19 is not to be had: the weights in .* stop at relu2_1"):
+        method.encode_style([pair[1]], [1.0])
+    method = methods.create("gatys", {"backbone": "vgg19"})
+    with pytest.raises(errors.Unavailable, match="relu4_1"):
+        method.encode_style([pair[1]], [1.0])
+
+
+def picture(path, size):
+    with Image.open(path) as file:
+        pixels = np.array(file.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float().contiguous() / 255
+
+
+def plain_lbfgs(network, content, style, layers, config, steps):
+    """Minimise the same objective by torch's L-BFGS as it is; return the picture."""
+    with torch.no_grad():
+        kept = network(content, [config.content_layer])[config.content_layer]
+        wanted = {layer: _gram(x) for layer, x in network(style, layers).items()}
+    image = content.contiguous().clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([image], max_iter=steps, max_eval=steps, tolerance_grad=0, tolerance_change=0)
+
+    def closure():
+        optimizer.zero_grad()
+        total = _objective(network, image, kept, wanted, config)[0] * image.numel()
+        total.backward()
+        return total
+
+    optimizer.step(closure)
+    return image.detach().clamp(0, 1), kept, wanted
+
+
+def _gram(x):
+    flat = x[0].flatten(1)
+    return flat @ flat.T / flat.numel()
+
+
+def _objective(network, image, kept, wanted, config):
+    """Return the weighted total and the style loss."""
+    found = network(image, [*wanted])
+    content = (found[config.content_layer] - kept).pow(2).mean() / kept.pow(2).mean()
+    style = sum((_gram(found[k]) - g).pow(2).mean() / g.pow(2).mean() for k, g in wanted.items()) / len(wanted)
+    rough = (image.diff(dim=-1).abs().mean() + image.diff(dim=-2).abs().mean()) * config.tv_weight
+    return config.content_weight * content + config.style_weight * style + rough, style
+
+
+@pytest.mark.slow
+def test_no_worse_than_plain_lbfgs(weights, reference):
+    content = picture(reference / "content" / "adain_golden_gate.jpg", (96, 80))
+    style = picture(reference / "style" / "la_muse.jpg", (96, 96))
+    steps = 300
+    method = methods.create("gatys", {"backbone": "vgg19", "steps": steps})
+    with torch.no_grad():
+        ours = method.apply(content, style=method.encode_style([style], [1.0]))
+    network, layers = backbones.load("vgg19"), LAYERS[:4]
+    theirs, kept, wanted = plain_lbfgs(network, content, style, layers, method.config, steps)
+    with torch.no_grad():
+        (total, loss), (their_total, their_loss) = (
+            map(float, _objective(network, x, kept, wanted, method.config)) for x in (ours, theirs)
+        )
+    print(f"total {total:.4f}, theirs {their_total:.4f}; style {loss:.5f}, theirs {their_loss:.5f}")
+    assert total <= 1.02 * their_total
+    assert loss <= 1.02 * their_loss
