@@ -169,7 +169,7 @@ class Target:
         if self.default:
             return self.default
         by_name = streams.by_extension(os.path.splitext(name)[1]) if self.kind == "folder" else None
-        return by_name or found or "png"
+        return by_name or (found if found in streams.names() and f".{found}" not in _READ_ONLY else "png")
 
     def file_for(self, source: Source, index: int = 0) -> str:
         """Return the file that a result goes to, in a folder or by a pattern; the input's tree is kept."""
@@ -227,7 +227,7 @@ class Target:
             self.write_stream(record, record.name, None)
         else:
             name = record.name.replace(os.sep, "_") or "result"
-            self.write_file(record, self.claim(Source(f"{name}.{self.default}")), None)
+            self.write_file(record, self.claim(Source(f"{name}.{self.default or 'png'}")), None)
         self.close()
 
     def write_file(self, record, path: str, found: str | None) -> None:

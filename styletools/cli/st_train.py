@@ -98,6 +98,8 @@ def main(
     Beside the model file X.safetensors stand X.resume.pt, from which --resume goes on, and X.log.jsonl. Ctrl-C
     and SIGTERM save, then end.
     """
+    if resume and init:
+        raise errors.UsageError("--resume goes on with its own weights: --init does not go with it")
     given = {"content": content, "style": style, "images": images}
     specs = _check_data(method, given)
     path = _check_output(output, method, resume)
@@ -177,8 +179,6 @@ def _check_method(path: Path, method: str) -> dict:
 
 def _configuration(method: str, settings, resumed: Path | None, init: str | None) -> dict:
     """Return the values of the method's Config: of the model that training starts from, changed by -O."""
-    if resumed and init:
-        raise errors.UsageError("--resume goes on with its own weights: --init does not go with it")
     config = methods.parse_options(method, settings)
     start = resumed or (modelfile.find(init) if init else None)
     if start:
