@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-import json
 import os
 import struct
 from collections.abc import Sequence
@@ -37,20 +36,12 @@ class Style:
     kind: str = "image"  # image | record | bundled
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def bundled() -> dict[str, dict[str, str]]:
     """Return the bundled styles, {name: metadata}, reading the headers of their file only."""
-    found = {}
     path = files.zoo_dir() / STYLES
-    if not path.exists():
-        return found
-    with open(path, "rb") as file:
-        while len(start := file.read(8)) == 8:
-            header = json.loads(file.read(struct.unpack("<Q", start)[0]))
-            metadata = header.pop("__metadata__", {})
-            found[metadata["name"]] = metadata
-            file.seek(max((entry["data_offsets"][1] for entry in header.values()), default=0), os.SEEK_CUR)
-    return found
+    headers = modelfile.read_headers(path) if path.exists() else ()
+    return {header.metadata["name"]: header.metadata for header in headers}
 
 
 def parse(specs: Sequence[str]) -> list[Style]:
@@ -103,13 +94,16 @@ def _is_record(path: str) -> bool:
     return len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] <= modelfile.MAX_HEADER
 
 
-def check(styles: Sequence[Style], method_name: str, model_digest: str) -> None:
-    """Raise DoesNotFit for a style record that was made for another model, before anything heavy is loaded."""
+def check(styles: Sequence[Style], method_name: str, model_digest: str, backbone: str = "") -> None:
+    """Raise DoesNotFit for a style record that was made for another model, before anything heavy is loaded.
+
+    backbone: the one that a method without a model file uses.
+    """
     for style in styles:
         if style.kind == "image":
             continue
         metadata = bundled()[style.name] if style.kind == "bundled" else modelfile.read_header(style.path)
-        check_metadata(style.name, metadata, method_name, model_digest)
+        check_metadata(style.name, metadata, method_name, model_digest, backbone)
 
 
 def check_metadata(
@@ -139,9 +133,9 @@ def load_image(path: str | os.PathLike, size: int | None = DEFAULT_SIZE, limits:
 
     Transparent parts are laid over white.
     """
-    from styletools.engine import infer
+    from styletools.engine import features
 
-    return infer.resize(infer.to_tensor(streams.open_image(path, limits))[0], size)
+    return features.to_pixels(streams.open_image(path, limits), size)
 
 
 def encode(
@@ -149,12 +143,13 @@ def encode(
 ) -> dict[str, Tensor]:
     """Return the style record (tensors) for `method` of a weighted mixture of images and records."""
     images, records = [], []
+    backbone = "" if model_digest else getattr(method.config, "backbone", "")
     for style in styles:
         if style.kind == "image":
             images.append((load_image(style.path, size), style.weight))
         else:
             metadata, tensors = load_record(style)
-            check_metadata(style.name, metadata, method_name, model_digest)
+            check_metadata(style.name, metadata, method_name, model_digest, backbone)
             records.append((tensors, style.weight))
     return mix(method, images, records)
 
@@ -252,7 +247,7 @@ class Maker:
             shape = record.tensors[key].shape if key in record.tensors else None
             if shape != tuple(like.shape):
                 what = f"{key} of shape {shape}" if shape else f"no {key}"
-                hint = "" if record.meta.get("lifted") else " (was st-gram called without --lift?)"
+                hint = f" (statistics made {'with' if record.meta.get('lifted') else 'without'} --lift)"
                 raise errors.DoesNotFit(f"has {what}; {self._made_for['method_name']} needs {tuple(like.shape)}{hint}")
             found[key] = torch.from_numpy(record.tensors[key]).float()
         return found

@@ -1,6 +1,8 @@
 """st-train: from the command line to a model file."""
 
 import json
+import signal
+import time
 
 import pytest
 
@@ -94,3 +96,21 @@ def test_every_method_that_trains_has_its_data_options():
     for name in methods.names():
         trains_on = methods.describe(name).trains_on
         assert trains_on == "nothing" or trains_on in st_train.DATA, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+def test_signals_save_and_end(start, pictures, folder, number):
+    words = ["st-train", "live", "--content", pictures, "--style", pictures, "-o", "x.safetensors", *SMALL]
+    process = start(*map(str, words), "--steps", "1000000")
+    log = folder / "x.log.jsonl"
+    end = time.monotonic() + 90
+    while not (log.exists() and log.stat().st_size):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(60) == -number
+    header = modelfile.check("x.safetensors")
+    assert int(header["step"]) >= 50 and (folder / "x.resume.pt").exists()
+    assert not list(folder.glob(".*.part"))
+    assert f"stopped at step {header['step']}" in process.stderr.read().decode()
