@@ -78,13 +78,13 @@ class Gatys(Method):
         return self._backbone.to(self.device)
 
     def _features(self, image: Tensor) -> dict[str, Tensor]:
-        network = self._network()
         layers = {*self._style_layers, self.config.content_layer}
-        return {layer: x.float() for layer, x in network.lift(network(image, layers)).items()}
+        return {layer: x.float() for layer, x in self._network()(image, layers).items()}
 
     @torch.no_grad()
     def encode_style(self, images, weights):
         """Return {"<layer>.mean": (C,), "<layer>.moment": (C, C)} of style images, merged by `weights`."""
+        self._network()
         records = []
         for image in images:
             features = self._features(image.to(self.device))
@@ -107,18 +107,38 @@ class Gatys(Method):
         if alpha == 0:
             return image.clone()
         self._network()
-        grams = {layer: self._gram(style or {}, layer) for layer in self._style_layers}
-        done = [self._restyle(one[None], grams, alpha) for one in image.to(self.device)]
+        wanted = {layer: self._statistics(style or {}, layer) for layer in self._style_layers}
+        done = [self._restyle(one[None], wanted, alpha) for one in image.to(self.device)]
         return torch.cat(done).to(image.device)
 
-    def _gram(self, style: dict[str, Tensor], layer: str) -> Tensor:
-        """Return the Gram matrix (C, C) of one layer of a style record."""
-        if f"{layer}.moment" not in style:
+    def _statistics(self, style: dict[str, Tensor], layer: str) -> tuple[Tensor, Tensor]:
+        """Return mean (C,) and raw second moment (C, C) of one layer of a style record."""
+        if f"{layer}.mean" not in style or f"{layer}.moment" not in style:
             held = sorted({key.rpartition(".")[0] for key in style if key.endswith(".moment")})
             raise errors.DoesNotFit(f"the style has no statistics of {layer} (it has {', '.join(held) or 'none'})")
-        return stats.gram_from_moment(style[f"{layer}.moment"].to(self.device).float())
+        average, second = (style[f"{layer}.{kind}"].to(self.device).float() for kind in ("mean", "moment"))
+        channels = self._network().network.convs[layer.replace("relu", "conv")].out_channels
+        if average.shape != (channels,) or second.shape != (channels, channels):
+            raise errors.DoesNotFit(
+                f"the style's statistics of {layer} are not of {self.config.backbone}, which has {channels} channels there"
+            )
+        return average, second
 
-    def _restyle(self, content: Tensor, grams: dict[str, Tensor], alpha: float) -> Tensor:
+    def _gram(self, layer: str, average: Tensor, second: Tensor) -> Tensor:
+        """Return the Gram matrix of a layer from its statistics, in the space of the network that `lift` leads to.
+
+        The Gram matrix of W f + b follows from the mean and the moment of f alone. The ReLU that `lift` ends
+        with is left out here: lifting the features themselves took twice the time for a style loss 3 % lower.
+        """
+        heads = self._network().heads
+        if layer not in heads:
+            return stats.gram_from_moment(second)
+        weight = torch.cat([heads[layer].weight.flatten(1), heads[layer].bias[:, None]], 1)
+        one = average.new_ones(1)
+        extended = torch.cat([torch.cat([second, average[:, None]], 1), torch.cat([average, one])[None]])
+        return stats.gram_from_moment(weight @ extended @ weight.T)
+
+    def _restyle(self, content: Tensor, wanted: dict[str, tuple[Tensor, Tensor]], alpha: float) -> Tensor:
         """Restyle one picture (1, 3, H, W), from the coarsest size to its own."""
         height, width = content.shape[-2:]
         scales = self.config.scales
@@ -133,7 +153,7 @@ class Gatys(Method):
             size = (max(height >> (scales - 1 - i), 1), max(width >> (scales - 1 - i), 1))
             target = content if i == scales - 1 else _resize(content, size)
             picture = self._first(target) if picture is None else _resize(picture, size)
-            picture = self._optimise(picture, self._objective(target, grams, alpha), count, done)
+            picture = self._optimise(picture, self._objective(target, wanted, alpha), count, done)
             done += count
         return picture
 
@@ -147,32 +167,30 @@ class Gatys(Method):
             return torch.rand(content.shape, generator=generator).to(content.device)
         return _resize(_open(start).to(content.device), content.shape[-2:])
 
-    def _objective(self, content: Tensor, grams: dict[str, Tensor], alpha: float) -> Callable:
+    def _objective(self, content: Tensor, wanted: dict[str, tuple[Tensor, Tensor]], alpha: float) -> Callable:
         """Return the function from a picture to its losses, named, with the weighted sum as `total`."""
-        config = self.config
+        config, network = self.config, self._network()
+
+        def describe(picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            features = self._features(picture)
+            kept = {config.content_layer: features[config.content_layer]}
+            grams = {
+                layer: self._gram(layer, stats.mean(features[layer])[0], stats.moment(features[layer])[0])
+                for layer in wanted
+            }
+            return network.lift(kept)[config.content_layer], grams
+
         with torch.no_grad():
-            features = self._features(content)
-            kept = features[config.content_layer]
-            targets = {}
-            for layer in self._style_layers:
-                own = stats.gram_matrix(features[layer])[0]
-                if own.shape != grams[layer].shape:
-                    raise errors.DoesNotFit(
-                        f"the style has {len(grams[layer])} channels in {layer}, {config.backbone} has {len(own)}"
-                    )
-                targets[layer] = torch.lerp(own, grams[layer], alpha)
-            content_scale = _scale(kept)
+            layout, own = describe(content)
+            targets = {layer: torch.lerp(own[layer], self._gram(layer, *wanted[layer]), alpha) for layer in wanted}
+            content_scale = _scale(layout)
             style_scales = {layer: _scale(gram) for layer, gram in targets.items()}
 
         def objective(picture: Tensor) -> dict[str, Tensor]:
-            found = self._features(picture)
-            content_loss = (found[config.content_layer] - kept).square().mean() / content_scale
-            by_layer = [
-                losses.gram_distance(stats.gram_matrix(found[layer])[0], gram) / style_scales[layer]
-                for layer, gram in targets.items()
-            ]
+            found, grams = describe(picture)
+            by_layer = [losses.gram_distance(grams[k], gram) / style_scales[k] for k, gram in targets.items()]
             named = {
-                "content": content_loss,
+                "content": (found - layout).square().mean() / content_scale,
                 "style": sum(by_layer) / len(by_layer),
                 "tv": losses.total_variation(picture),
             }
