@@ -54,6 +54,8 @@ def find_sources(
     inputs = list(inputs)
     if not inputs and files_from is None:
         inputs = [STDIN]
+    if STDIN in inputs and files_from == STDIN:
+        raise errors.UsageError("standard input cannot be both an input and the list of inputs")
     for path in itertools.chain(inputs, _listed(files_from, null) if files_from else ()):
         if path != STDIN and os.path.isdir(path):
             yield from _walk(path, target)

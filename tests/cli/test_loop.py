@@ -58,6 +58,8 @@ def test_lists_of_names(folder):
     assert paths(find_sources([], "nulls", null=True)) == ["new\nline.png", os.fsdecode(b"b\xff.png")]
     with pytest.raises(errors.MissingInput, match="gone"):
         list(find_sources([], "gone"))
+    with pytest.raises(errors.UsageError, match="both"):
+        list(find_sources(["-"], "-"))
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(folder):
