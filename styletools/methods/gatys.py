@@ -120,7 +120,7 @@ class Gatys(Method):
         channels = self._network().network.convs[layer.replace("relu", "conv")].out_channels
         if average.shape != (channels,) or second.shape != (channels, channels):
             raise errors.DoesNotFit(
-                f"the style's statistics of {layer} are not of {self.config.backbone}, which has {channels} channels there"
+                f"the style's statistics of {layer} are not of {self.config.backbone}, which has {channels} channels"
             )
         return average, second
 
@@ -144,7 +144,7 @@ class Gatys(Method):
         scales = self.config.scales
         while scales > 1 and min(height, width) >> (scales - 1) < SMALLEST:
             scales -= 1
-        # Two thirds of the steps that a size gets are left for the sizes below it: coarse ones are cheap.
+        # Each size gets half as many steps again as the one before it, though a step there takes four times as long.
         shares = [1.5**i for i in range(scales)]
         counts = [round(self.config.steps * share / sum(shares)) for share in shares]
         counts[-1] = max(self.config.steps - sum(counts[:-1]), 1)
