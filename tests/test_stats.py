@@ -129,3 +129,51 @@ def test_constant_channels_keep_gradients_finite():
     average, deviation = stats.mean_std(x)
     (average.sum() + deviation.sum()).backward()
     assert torch.isfinite(x.grad).all()
+
+
+# Colour
+
+SIZES = st.tuples(st.integers(1, 12), st.integers(1, 12))
+
+
+def colours(size, seed, flat=False):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(1, 3, *size, generator=generator)
+    return image.mean((2, 3), keepdim=True).expand_as(image).clone() if flat else image
+
+
+@pytest.mark.parametrize("name", sorted(stats.COLOR_TRANSFERS))
+@bounded
+@given(SIZES, SIZES, st.booleans(), st.booleans())
+def test_colour_transfers_keep_the_shape_and_take_flat_pictures(name, size, other, flat, flat_too):
+    # A brightness from one and the colours from the other need pictures of one size.
+    reference = colours(size if name == "luminance" else other, 2, flat_too)
+    image = colours(size, 1, flat)
+    result = stats.COLOR_TRANSFERS[name](image, reference)
+    assert result.shape == image.shape and result.dtype == image.dtype and torch.isfinite(result).all()
+
+
+def test_luminance_is_the_pictures_and_chroma_the_references():
+    image, reference = colours((9, 8), 1), colours((9, 8), 2)
+    result = stats.keep_chroma(image, reference)
+    yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    found, first, second = (torch.einsum("ij,njhw->nihw", yiq, x) for x in (result, image, reference))
+    torch.testing.assert_close(found[:, 0], first[:, 0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[:, 1:], second[:, 1:], rtol=0, atol=1e-5)
+
+
+def test_covariance_is_matched_and_the_identity_left_alone():
+    image, reference = colours((20, 18), 1) * 0.5, colours((15, 17), 2).square()
+    result = stats.match_covariance(image, reference)
+    torch.testing.assert_close(stats.mean(result), stats.mean(reference), rtol=0, atol=1e-4)
+    torch.testing.assert_close(stats.covariance(result), stats.covariance(reference), rtol=0, atol=1e-4)
+    torch.testing.assert_close(stats.match_covariance(image, image), image, rtol=0, atol=1e-4)
+
+
+def test_histograms_are_matched():
+    image, reference = colours((20, 18), 1), colours((18, 20), 2).square()
+    result = stats.match_histogram(image, reference)
+    torch.testing.assert_close(result.flatten(2).sort(2).values, reference.flatten(2).sort(2).values)
+    assert torch.equal(result[0, 0].flatten().argsort(), image[0, 0].flatten().argsort()), "the order is the picture's"
+    larger = stats.match_histogram(image, colours((40, 30), 2))
+    torch.testing.assert_close(larger.mean(), torch.tensor(0.5), rtol=0, atol=0.05)
