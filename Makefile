@@ -1,0 +1,84 @@
+# make demo      restyle a photograph with three bundled styles into demo/  (PHOTO=mine.jpg takes yours)
+# make test      run the whole test suite
+# make lint      check the style of the code
+# make bench     measure the style and content of live on PAIRS, a table of photographs and paintings
+# make models    train what is bundled, from TRAIN/photos and TRAIN/paintings
+# make completions   generate the shell completions from the commands
+#
+# All of them work in .venv, which is made as needed from python3 (PYTHON=python3.12 takes another).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test lint bench models completions
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+ST := bin/st
+
+.DEFAULT_GOAL := demo
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "styletools needs Python 3.10 or newer; say make PYTHON=...")'
+	@echo "Making $(VENV): PyTorch is large, which takes a few minutes the first time."
+	@[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test]'
+	@touch $@
+
+# ---- demo ----
+
+STYLES ?= great-wave starry-night the-scream
+# A photograph that lies in the scikit-image package itself; nothing of it is run or downloaded.
+BUNDLED = $(shell $(VENV)/bin/python -c 'import importlib.util as u, os; print(os.path.dirname(u.find_spec("skimage").origin))')/data/coffee.png
+
+demo: $(READY)
+	@mkdir -p demo
+	@photo=$${PHOTO:-$(BUNDLED)}; start=$$SECONDS; \
+	for style in $(STYLES); do \
+	    $(ST)-apply -s "$$style" "$$photo" -o "demo/$$style.jpg"; \
+	    echo "demo/$$style.jpg"; \
+	done; \
+	echo "$$photo in $(words $(STYLES)) styles took $$((SECONDS - start)) seconds; the pictures are in $(CURDIR)/demo"
+
+# ---- checks ----
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+lint: $(READY)
+	$(VENV)/bin/python -m ruff check .
+
+bench: $(READY)
+	$(VENV)/bin/python bench/quality.py $(PAIRS) $(BENCH)
+
+completions: $(READY)
+	@for command in $(notdir $(wildcard bin/st-*)); do \
+	    variable=_$$(tr a-z- A-Z_ <<< "$$command")_COMPLETE; \
+	    mkdir -p completions/{bash,zsh,fish}; \
+	    env "$$variable=bash_source" "bin/$$command" > "completions/bash/$$command" || [ $$? = 141 ]; \
+	    env "$$variable=zsh_source" "bin/$$command" > "completions/zsh/_$$command" || [ $$? = 141 ]; \
+	    env "$$variable=fish_source" "bin/$$command" > "completions/fish/$$command.fish" || [ $$? = 141 ]; \
+	done
+
+# ---- the bundled models ----
+# Hours on a CPU, less on a GPU. TRAIN holds photos/ and paintings/; WORKS the pictures of the named styles, each file
+# called as its style. The weights of VGG-19 and cd16x are found through STYLETOOLS_WEIGHTS. An interrupted run goes on
+# where it was; remove runs/ to begin anew.
+
+TRAIN ?= train
+WORKS ?= works
+SLIM ?= --steps 6000 --batch-size 8 --crop-size 192
+LIVE ?= --steps 30000 --batch-size 4 --crop-size 192 --schedule trapezoid
+ZOO := styletools/zoo
+RESUME = $$([ -e runs/$(1).resume.pt ] && echo --resume)
+
+models: $(READY)
+	$(ST)-train distill -o runs/slim.safetensors $(call RESUME,slim) $(SLIM) --half \
+	    --images "$(TRAIN)/photos:5" --images "$(TRAIN)/paintings/aic_*:2" \
+	    --licence "CC BY 4.0; distilled from VGG-19 of Oxford's Visual Geometry Group, and Collaborative Distillation"
+	cp runs/slim.safetensors $(ZOO)/slim.safetensors
+	$(ST)-train live -o runs/live.safetensors $(call RESUME,live) $(LIVE) --half --content "$(TRAIN)/photos" \
+	    --style "$(TRAIN)/paintings/aic_*:3" --style "$(TRAIN)/paintings/st_*:3" \
+	    --style "$(TRAIN)/paintings/cn_*:2" --style "$(TRAIN)/paintings/rijks_*:1" --licence MIT
+	cp runs/live.safetensors $(ZOO)/live.safetensors
+	$(ST)-gram --for live --each "$(WORKS)/" -o $(ZOO)/styles.safetensors
