@@ -39,7 +39,10 @@ class Count(click.IntRange):
         super().__init__(min=1)
 
 
-inputs = click.argument("inputs", metavar="[FILE|DIR|-]...", nargs=-1, type=click.Path(allow_dash=True))
+# click would end everything over one file that may not be read, and as a usage error: `readable=False`.
+PATH = click.Path(allow_dash=True, readable=False)
+
+inputs = click.argument("inputs", metavar="[FILE|DIR|-]...", nargs=-1, type=PATH)
 
 output = click.option(
     "-o", "--output", metavar="FILE|DIR/|PATTERN|-",
@@ -66,7 +69,7 @@ def file_list(function):
     """Add --files-from and -0."""
     null = click.option("-0", "--null", is_flag=True, help="Names in --files-from end in NUL (find -print0).")
     named = click.option(
-        "--files-from", metavar="LIST", type=click.Path(allow_dash=True),
+        "--files-from", metavar="LIST", type=PATH,
         help="Read names of inputs from LIST, one a line; - is standard input.",
     )  # fmt: skip
     return named(null(function))

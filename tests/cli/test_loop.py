@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,14 +61,6 @@ def test_lists_of_names(folder):
         list(find_sources([], "gone"))
     with pytest.raises(errors.UsageError, match="both"):
         list(find_sources(["-"], "-"))
-
-
-def test_a_folder_that_cannot_be_read_is_an_error(folder):
-    (folder / "locked").mkdir(mode=0)
-    if os.access("locked", os.R_OK):
-        pytest.skip("root may read every folder")
-    with pytest.raises(errors.NotPermitted):
-        list(find_sources(["locked"]))
 
 
 # ---- where it goes ---------------------------------------------------------------------------------------
@@ -439,11 +432,38 @@ def test_terminals_are_usage_errors(start, sh, folder, picture):
         assert b"terminal" in output
 
 
-def test_unreadable_file(sh, folder, picture):
-    picture("a.png").chmod(0)
-    if os.access("a.png", os.R_OK):
-        pytest.skip("root may read every file")
-    assert sh("st-cat -c a.png").returncode == errors.NotPermitted.status
+BIN = Path(__file__).parents[2] / "bin"
+
+
+def test_what_is_not_permitted(folder, environment, picture):
+    picture("secret.png").chmod(0)
+    picture("locked/a.png")
+    picture("open.png")
+    (folder / "locked").chmod(0)
+    (folder / "kept").mkdir(mode=0o555)
+    folder.chmod(0o755)
+    # Root may do everything: it becomes somebody else, after having loaded what somebody else may not read.
+    script = (
+        "import difflib, io, os, sys; from styletools import streams; from styletools.cli.st_cat import main\n"
+        "streams.writer(io.BytesIO(), 'png').write(streams.open_image('open.png'))\n"
+        "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "main()"
+    )
+
+    def run(*words):
+        variables = environment | {"PYTHONPATH": str(BIN.parent)}
+        return subprocess.run([sys.executable, "-c", script, *words], cwd=folder, env=variables, capture_output=True)
+
+    try:
+        for words in (
+            ["-c", "secret.png"], ["-c", "locked"], ["-c", "locked/a.png"],
+            ["open.png", "-o", "kept/"], ["open.png", "-o", "kept/x.png"], ["open.png", "-o", "kept/deep/x.png"],
+        ):  # fmt: skip
+            done = run(*words)
+            assert done.returncode == errors.NotPermitted.status, words
+            assert done.stderr.endswith(b": permission denied\n") and done.stderr.count(b"\n") == 1
+    finally:
+        (folder / "locked").chmod(0o755)
 
 
 def test_full_file_system_leaves_no_part_file(sh, folder, big):
