@@ -25,6 +25,7 @@ APPLIES_TO = "image+style"
 TRAINS_ON = "content+styles"
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+LAYER_WEIGHTS = (0.4, 0.8, 1.2, 1.6)  # strokes and shapes live in the deeper layers; colours come of themselves
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Config:
     blocks: Annotated[int, "residual blocks of the trunk"] = 5
     backbone: Annotated[str, "network that judges content and style in training"] = "slim"
     content_weight: Annotated[float, "weight of the content loss"] = 1.0
-    style_weight: Annotated[float, "weight of the style loss"] = 3.0
+    style_weight: Annotated[float, "weight of the style loss"] = 15.0
     identity_weight: Annotated[float, "weight of rebuilding a photograph from its own style"] = 2.0
     range_weight: Annotated[float, "weight of values outside [0, 1]"] = 1.0
     tv_weight: Annotated[float, "weight of the total variation"] = 0.05
@@ -163,10 +164,11 @@ class Live(Method):
         output = self.nets["trunk"](content, self.nets["encoder"](style))
         features = self._features(output)
         found = losses.mean_std_by_layer(features)
-        by_layer = [losses.mean_std_distance(found[layer], targets[layer]).mean() for layer in STYLE_LAYERS]
+        by_layer = torch.stack([losses.mean_std_distance(found[k], targets[k]).mean() for k in STYLE_LAYERS])
+        relative = by_layer / self.nets["scales"].distance
         named = {
             "content": losses.normalized_content(features["relu4_1"], content_features),
-            "style": sum(d / s for d, s in zip(by_layer, self.nets["scales"].distance)) / len(STYLE_LAYERS),
+            "style": (relative * relative.new_tensor(LAYER_WEIGHTS)).mean(),
             "range": losses.out_of_range(output),
             "tv": losses.total_variation(output),
         }
