@@ -32,9 +32,8 @@ def measure(judge, output, content, style):
     from styletools import losses
 
     by = [losses.mean_std_by_layer(features) for features in (output, content, style)]
-    ratios = [
-        float(losses.mean_std_distance(by[0][k], by[2][k]) / losses.mean_std_distance(by[1][k], by[2][k])) for k in LAYERS
-    ]
+    distance = losses.mean_std_distance
+    ratios = [float(distance(by[0][k], by[2][k]) / distance(by[1][k], by[2][k])) for k in LAYERS]
     deep = "relu4_1"
     kept = (output[deep] - content[deep]).square().mean() / (style[deep] - content[deep]).square().mean()
     return sum(ratios) / len(ratios), float(kept)
@@ -54,14 +53,13 @@ def main(pairs, model, settings, alpha, size, limit, sheet, device):
     import torch
 
     from styletools import backbones, methods, modelfile
+    from styletools.cli import _models
     from styletools.engine import device as devices
     from styletools.engine import infer
 
     chosen = devices.choose(device)
-    if model in methods.names() and not modelfile.is_there(model):
-        method = methods.create(model, methods.parse_options(model, settings)).to(chosen)
-    else:
-        method = modelfile.load(model, device=chosen)
+    name, path, config = _models.resolve(model, settings)
+    method = modelfile.load(path, device=chosen) if path else methods.create(name, config).to(chosen)
     judge = backbones.load("vgg19", device=chosen)
     rows = [line.split("\t") for line in Path(pairs).read_text().splitlines()[1:] if line]
     if limit and limit < len(rows):

@@ -98,11 +98,6 @@ def find(model: str) -> Path:
     raise errors.MissingInput(f"{model}: no such model{known}")
 
 
-def is_there(model: str) -> bool:
-    """Tell whether `find` would succeed."""
-    return os.path.isfile(model) or (files.zoo_dir() / f"{model}.safetensors").is_file()
-
-
 def check(path: str | os.PathLike) -> dict[str, str]:
     """Return the header of a model file after checking that it is one that this version can load.
 

@@ -108,8 +108,8 @@ def keep_chroma(image: Tensor, reference: Tensor) -> Tensor:
 def match_covariance(image: Tensor, reference: Tensor) -> Tensor:
     """Return `image` with its colours mapped linearly to the mean and covariance of those of `reference`.
 
-    The symmetric (Monge-Kantorovich) map, which turns colours the least; as in arXiv:1606.05897, but applied to the
-    result, so that it serves styles of which only a record is at hand. Flat pictures are handled. Values may leave [0, 1].
+    The symmetric (Monge-Kantorovich) map, which turns colours the least; as in arXiv:1606.05897, but applied to
+    the result, so that it serves styles of which only a record is at hand. Values may leave [0, 1].
     """
     source, target = image[0].flatten(1).double(), reference[0].flatten(1).double()
     source_mean, target_mean = source.mean(1, keepdim=True), target.mean(1, keepdim=True)

@@ -42,7 +42,7 @@ def check(name: str, wanted: Sequence[str]) -> None:
             raise errors.UsageError(f"{name} has no layer {layer!r}: choose from {', '.join(layers(name))}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _literal(name: str, variable: str):
     """Read a literal assignment at the top of a backbone's file; None where there is none."""
     tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))

@@ -5,9 +5,9 @@ import os
 import click
 
 from styletools import errors, log, methods, modelfile, streams
-from styletools.cli import _options
+from styletools.cli import _models, _options
 from styletools.cli._command import command
-from styletools.cli._loop import STDIN, Target, find_sources, run
+from styletools.cli._loop import STDIN, Deferred, Target, find_sources, run
 from styletools.engine import styles
 from styletools.manifest import Manifest
 
@@ -26,7 +26,8 @@ COLOR = ("luminance", "coral", "histogram")
               help="How much style: 0 the photograph, 1 all of it.")  # fmt: skip
 @click.option("--preserve-color", metavar="HOW", type=click.Choice(COLOR),
               help="Keep the photograph's colours: luminance, coral or histogram.")  # fmt: skip
-@click.option("--mask", metavar="FILE", type=click.Path(), help="Style where this picture is white, photograph where black.")
+@click.option("--mask", metavar="FILE", type=click.Path(readable=False),
+              help="Style where this picture is white, photograph where black.")  # fmt: skip
 @click.option("--outside", "outside_specs", metavar="STYLE[:WEIGHT],...", multiple=True,
               help="With --mask: the style where it is black, instead of the photograph.")  # fmt: skip
 @click.option("--style-size", metavar="N", type=_options.Count(), default=styles.DEFAULT_SIZE, show_default=True,
@@ -50,12 +51,13 @@ def main(
 
     st-apply -s hokusai.jpg photo.jpg -o out.jpg
     """
-    name, path, config = _resolve(model, settings)
+    name, path, config = _models.resolve(model, settings)
     described = methods.describe(name)
     chosen, outside = styles.parse(specs), styles.parse(outside_specs)
     _check_use(described, chosen, outside, mask)
     digest = modelfile.digest(path) if path else ""
-    styles.check([*chosen, *outside], name, digest)
+    defaults = {option.name: option.default for option in described.options} | (config or {})
+    styles.check([*chosen, *outside], name, digest, "" if path else defaults.get("backbone", ""))
     target = Target(output, to_format, quality=quality)
     if target.kind == "stream" and target.path != "-" and len(inputs) > 1:
         _check_one_file(target, inputs)
@@ -63,8 +65,9 @@ def main(
 
     recipe = {
         "method": name, "model": digest, "config": config, "alpha": alpha, "preserve_color": preserve_color,
-        "styles": [_identity(s) for s in chosen], "outside": [_identity(s) for s in outside], "size": size,
-        "style_size": style_size, "mask": mask and modelfile.digest(mask), "seed": seed, "quality": quality, "to": to_format,
+        "styles": [_identity(s) for s in chosen], "outside": [_identity(s) for s in outside],
+        "mask": mask and modelfile.digest(mask), "size": size, "style_size": style_size, "seed": seed,
+        "quality": quality, "to": to_format,
     }  # fmt: skip
     sources = find_sources(inputs, files_from, null, target)
     total, manifest = None, None
@@ -85,11 +88,10 @@ def main(
     if isinstance(sources, list) and not sources:
         log.info("nothing to do: all is up to date")
         return 0
-    can_start = files_from is not None or any(s.path == STDIN or os.path.isfile(s.path) for s in sources)
-    restyler = _set_up(
+    restyler = Deferred(lambda: _set_up(
         name, path, config, device, seed, chosen, outside, style_size, digest, mask,
         alpha=alpha, size=size, preserve_color=preserve_color or "",
-    ) if can_start else None  # fmt: skip
+    ))  # fmt: skip
 
     def finished(source, made):
         if manifest and source.path != STDIN:
@@ -101,26 +103,14 @@ def main(
     )  # fmt: skip
 
 
-def _resolve(model, settings):
-    """Return method, model file (None for a method that needs none) and the config to override; no torch."""
-    if model in methods.names() and methods.describe(model).trains_on == "nothing":
-        return model, None, methods.parse_options(model, settings)
-    if model in methods.names() and not modelfile.is_there(model):
-        raise errors.UsageError(f"{model} needs a trained model: st-train {model} makes one; give its file to -m")
-    path = modelfile.find(model)
-    name = modelfile.check(path)["method"]
-    if settings:
-        raise errors.UsageError(f"{model} is trained: -O sets options of methods that need no training")
-    return name, path, None
-
-
 def _check_use(described, chosen, outside, mask) -> None:
     """Raise UsageError where style, mask and method do not go together."""
     if described.applies_to not in ("image", "image+style"):
         raise errors.UsageError(f"{described.name} does not restyle pictures: it applies to {described.applies_to}")
     if described.applies_to == "image+style" and not chosen:
         known = ", ".join(list(styles.bundled())[:3])
-        raise errors.UsageError(f"{described.name} needs a style: -s IMAGE" + (f", or by name: {known}, ..." if known else ""))
+        by_name = f", or by name: {known}, ..." if known else ""
+        raise errors.UsageError(f"{described.name} needs a style: -s IMAGE{by_name}")
     if described.applies_to == "image" and (chosen or outside):
         raise errors.UsageError(f"{described.name} has its style built in: -s does not go with it")
     if outside and not mask:

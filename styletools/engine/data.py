@@ -3,6 +3,7 @@
 Since batch k is a function of (seed, k), a resumed run sees the very batches that it would have seen.
 """
 
+import contextlib
 import glob
 import os
 import queue
@@ -17,7 +18,7 @@ from PIL import Image, ImageOps
 
 from styletools import errors, log
 
-EXTENSIONS = frozenset(".jpg .jpeg .png .webp .bmp .tif .tiff .gif .ppm".split())
+EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"])
 CACHE_BYTES = 2 << 30
 
 
@@ -143,10 +144,9 @@ class Batches:
 
         def put(item) -> None:
             while not ended.is_set():
-                try:
-                    return ready.put(item, timeout=0.2)
-                except queue.Full:
-                    continue
+                with contextlib.suppress(queue.Full):
+                    ready.put(item, timeout=0.2)
+                    return
 
         def work() -> None:
             try:

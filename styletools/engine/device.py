@@ -19,7 +19,8 @@ def choose(name: str = "auto") -> torch.device:
     except RuntimeError as error:
         raise errors.UsageError(f"unknown device {name!r}: auto, cpu, cuda, cuda:N or mps") from error
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(device.type, False) or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+    beyond = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if not present.get(device.type, False) or beyond:
         raise errors.Unavailable(f"device {name} is not available here")
     return device
 

@@ -63,8 +63,8 @@ def pad(image: Tensor, multiple: int, minimum: int = MINIMUM) -> Tensor:
         wanted = -(-max(size, minimum) // multiple) * multiple
         if wanted != size:
             period = max(2 * (size - 1), 1)
-            index = torch.arange(wanted, device=image.device) % period
-            image = image.index_select(dim, torch.minimum(index, (period - index).clamp_min(0)) if size > 1 else index * 0)
+            there = torch.arange(wanted, device=image.device) % period
+            image = image.index_select(dim, torch.minimum(there, period - there).clamp(0, size - 1))
     return image
 
 

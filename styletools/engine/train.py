@@ -114,8 +114,7 @@ def train(
     step = start
 
     def save() -> None:
-        values = average.values if average else method.nets.state_dict()
-        tensors = {k: v for k, v in values.items()}
+        tensors = average.values if average else method.nets.state_dict()
         modelfile.save(
             output, name, method, step=step, trained_on=trained_on, licence=licence, created_by=created_by,
             half=half, tensors=tensors,

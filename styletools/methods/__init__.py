@@ -110,7 +110,7 @@ def names() -> list[str]:
     return sorted(_sources())
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _sources() -> dict[str, Path]:
     """Map each method to its source file."""
     found = {path.stem: path for path in Path(__file__).parent.glob("[!_]*.py")}
@@ -121,7 +121,7 @@ def _sources() -> dict[str, Path]:
     return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def describe(name: str) -> Description:
     """Return what method `name` says of itself, without importing it. Raises UsageError for an unknown name."""
     if name not in _sources():
