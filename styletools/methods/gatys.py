@@ -128,7 +128,7 @@ class Gatys(Method):
         """Return the Gram matrix of a layer from its statistics, in the space of the network that `lift` leads to.
 
         The Gram matrix of W f + b follows from the mean and the moment of f alone. The ReLU that `lift` ends
-        with is left out: lifting the features themselves took 2.4 times as long, for a style loss 4 % and a content loss
+        with is left out: lifting the features themselves took 2.4 times as long, for losses of style 4 % and of content
         9 % lower (two pairs at 192 pixels, judged by VGG-19).
         """
         heads = self._network().heads
