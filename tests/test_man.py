@@ -13,6 +13,7 @@ import click
 import numpy as np
 import pytest
 from PIL import Image
+from preloaded import Preloaded
 
 from styletools import backbones, errors, files, modelfile, streams
 
@@ -229,8 +230,8 @@ def program(path: Path, line: str) -> None:
 @pytest.fixture(scope="module")
 def run_example(tmp_path_factory):
     """Run an example in a folder that holds the files that examples speak of; the same one once only."""
-    if not modelfile.is_there("live"):
-        pytest.skip("zoo/live.safetensors is not bundled yet")
+    if not {"live.safetensors", "styles.safetensors"} <= set(os.listdir(files.zoo_dir())):
+        pytest.skip("the model live and its styles are not bundled: make models")
     import imageio_ffmpeg
 
     folder = tmp_path_factory.mktemp("examples")
@@ -242,9 +243,6 @@ def run_example(tmp_path_factory):
     picture(folder / "mask.png", (96, 64), 9)
     program(folder / "bin/ffmpeg", f'"{imageio_ffmpeg.get_ffmpeg_exe()}" "$@"')
     program(folder / "bin/python3", f'"{sys.executable}" "$@"')
-    # Two steps stand for the hours that an example of training takes.
-    short = "--steps 2 --batch-size 2 --crop-size 64 --threads 1"
-    program(folder / "bin/st-train", f'"{ROOT}/bin/st-train" "$@" {short}')
     (folder / "pictures").symlink_to(".")
     environment = os.environ | {
         "PATH": f"{folder}/bin:{ROOT}/bin:{os.environ['PATH']}", "HOME": str(folder), "OMP_NUM_THREADS": "1",
@@ -272,7 +270,12 @@ def run_example(tmp_path_factory):
             assert any(folder.glob(re.sub(r"%0?\d*d", "*", result))), f"{script}\nmade no {result}"
 
     run("ffmpeg -v error -f lavfi -i testsrc2=size=64x48:rate=25 -f lavfi -i sine=440 -t 0.2 a.mp4")
-    return run
+    with Preloaded(folder / "bin", environment) as preloaded:
+        for command in ("st-apply", "st-extract", "st-gram"):
+            preloaded.script(command)
+        # Two steps stand for the hours that an example of training takes.
+        preloaded.script("st-train", "--steps 2 --batch-size 2 --crop-size 64 --threads 1")
+        yield run
 
 
 @pytest.mark.slow
