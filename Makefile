@@ -2,7 +2,7 @@
 # make test      run the whole test suite
 # make lint      check the style of the code
 # make bench     measure the style and content of live on PAIRS, a table of photographs and paintings
-# make models    train what is bundled, from TRAIN/photos and TRAIN/paintings
+# make models    train what is bundled, from the pictures in DATA; make styles encodes the named styles anew
 # make completions   generate the shell completions from the commands
 #
 # All of them work in .venv, which is made as needed from python3 (PYTHON=python3.12 takes another).
@@ -10,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench models completions
+.PHONY: demo test lint bench models styles completions
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -61,24 +61,35 @@ completions: $(READY)
 	done
 
 # ---- the bundled models ----
-# Hours on a CPU, less on a GPU. TRAIN holds photos/ and paintings/; WORKS the pictures of the named styles, each file
-# called as its style. The weights of VGG-19 and cd16x are found through STYLETOOLS_WEIGHTS. An interrupted run goes on
-# where it was; remove runs/ to begin anew.
+# Hours on a CPU, less on a GPU. DATA holds train/photos, train/paintings and the pictures that zoo/works.tsv names. The
+# weights of VGG-19 and cd16x are found through STYLETOOLS_WEIGHTS. An interrupted run goes on where it was; remove
+# runs/ to begin anew.
 
-TRAIN ?= train
-WORKS ?= works
-SLIM ?= --steps 6000 --batch-size 8 --crop-size 192
-LIVE ?= --steps 30000 --batch-size 4 --crop-size 192 --schedule trapezoid
+DATA ?= ../shared
+TRAIN := $(DATA)/train
+SLIM ?= --steps 6000 --batch-size 8 --crop-size 160,192 --schedule trapezoid --ema 0.995
+LIVE ?= --steps 30000 --batch-size 4 --crop-size 192,192,256 --schedule trapezoid
 ZOO := styletools/zoo
 RESUME = $$([ -e runs/$(1).resume.pt ] && echo --resume)
 
 models: $(READY)
+	export STYLETOOLS_WEIGHTS=$${STYLETOOLS_WEIGHTS:-$(DATA)/weights}; \
 	$(ST)-train distill -o runs/slim.safetensors $(call RESUME,slim) $(SLIM) --half \
-	    --images "$(TRAIN)/photos:5" --images "$(TRAIN)/paintings/aic_*:2" \
+	    --images "$(TRAIN)/photos:5" --images "$(TRAIN)/paintings/aic_*:2" --images "$(TRAIN)/paintings/cn_*:1" \
+	    --images "$(TRAIN)/paintings/st_*:1" --images "$(TRAIN)/paintings/rijks_*:1" \
 	    --licence "CC BY 4.0; distilled from VGG-19 of Oxford's Visual Geometry Group, and Collaborative Distillation"
 	cp runs/slim.safetensors $(ZOO)/slim.safetensors
 	$(ST)-train live -o runs/live.safetensors $(call RESUME,live) $(LIVE) --half --content "$(TRAIN)/photos" \
 	    --style "$(TRAIN)/paintings/aic_*:3" --style "$(TRAIN)/paintings/st_*:3" \
-	    --style "$(TRAIN)/paintings/cn_*:2" --style "$(TRAIN)/paintings/rijks_*:1" --licence MIT
+	    --style "$(TRAIN)/paintings/cn_*:2" --style "$(TRAIN)/paintings/rijks_*:1" \
+	    --licence "MIT; its encoder starts from slim (CC BY 4.0)"
 	cp runs/live.safetensors $(ZOO)/live.safetensors
-	$(ST)-gram --for live --each "$(WORKS)/" -o $(ZOO)/styles.safetensors
+	$(MAKE) styles
+
+# The named styles: a picture of each work, called as its style, becomes a record.
+styles: $(READY)
+	@rm -rf runs/works && mkdir -p runs/works
+	tail -n +2 $(ZOO)/works.tsv | while IFS=$$'\t' read -r name file _; do \
+	    cp "$(DATA)/$$file" "runs/works/$$name.$${file##*.}"; \
+	done
+	$(ST)-gram --for live --each runs/works/ -o $(ZOO)/styles.safetensors

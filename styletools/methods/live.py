@@ -34,7 +34,7 @@ class Config:
     blocks: Annotated[int, "residual blocks of the trunk"] = 5
     backbone: Annotated[str, "network that judges content and style in training"] = "slim"
     content_weight: Annotated[float, "weight of the content loss"] = 1.0
-    style_weight: Annotated[float, "weight of the style loss"] = 15.0
+    style_weight: Annotated[float, "weight of the style loss"] = 30.0
     identity_weight: Annotated[float, "weight of rebuilding a photograph from its own style"] = 2.0
     range_weight: Annotated[float, "weight of values outside [0, 1]"] = 1.0
     tv_weight: Annotated[float, "weight of the total variation"] = 0.05
