@@ -146,7 +146,7 @@ def test_metadata_of_bundled_files():
         for header in modelfile.read_headers(path):
             kind = header.metadata["kind"]
             assert set(header.metadata) - {"kind"} >= {"method"}
-            own = {"title", "artist", "year"} if kind == "style" else set()  # of works, beside the format's
+            own = {"title", "work", "artist", "year"} if kind == "style" else set()  # of works, beside the format's
             assert set(header.metadata) - {"kind"} - own <= metadata_keys(kind), path
 
 
@@ -195,6 +195,15 @@ def test_readme_names_what_there_is():
     assert all(f"`{name}`" in text for name in backbones.names())
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
         assert (ROOT / target).exists() or target == "docs/example.jpg", target
+
+
+def test_bundled_works_are_named():
+    text = (files.zoo_dir() / "README.md").read_text()
+    told = re.findall(r"^\| ([\w-]+) \| [^|]+ \| [^|]+ \| [^|]+ \|$", text, re.MULTILINE)[1:]
+    if not (files.zoo_dir() / "styles.safetensors").exists():
+        pytest.skip("the styles of live are not bundled: make models")
+    bundled = [header.metadata["name"] for header in modelfile.read_headers(files.zoo_dir() / "styles.safetensors")]
+    assert sorted(told) == sorted(bundled)
 
 
 def test_targets_of_the_readme_are_in_the_makefile():
