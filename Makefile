@@ -65,7 +65,7 @@ completions: $(READY)
 # weights of VGG-19 and cd16x are found through STYLETOOLS_WEIGHTS. An interrupted run goes on where it was; remove
 # runs/ to begin anew.
 
-DATA ?= ../shared
+DATA ?= data
 TRAIN := $(DATA)/train
 SLIM ?= --steps 6000 --batch-size 8 --crop-size 160,192 --schedule trapezoid --ema 0.995
 LIVE ?= --steps 30000 --batch-size 4 --crop-size 192,192,256 --schedule trapezoid

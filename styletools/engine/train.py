@@ -92,19 +92,18 @@ def train(
         from safetensors.torch import load_file
 
         modelfile.load_tensors(method, load_file(initial), initial)
-    elif not resume and hasattr(method, "initialize"):
-        method.initialize(_on_device(_concatenate([batches.make(-i - 1 + 2**31) for i in range(8)]), device))
+    elif not resume:
+        # Of steps that no run comes to, so that no batch of training is seen twice.
+        method.initialize(_on_device(_concatenate([batches.make(2**31 - i) for i in range(1, 9)]), device))
     method.nets.train()
     for net in method.nets.values():
         net.to(memory_format=torch.channels_last)
     optimizers = method.optimizers()
     average = Average(method, plan.ema) if plan.ema else None
+    base = {key: [group["lr"] for group in o.param_groups] for key, o in optimizers.items()}
     start, spent = 0, 0.0
     if resume:
-        start, spent = _load(resume_path, method, optimizers, average)
-    base = {key: [group["lr"] for group in o.param_groups] for key, o in optimizers.items()}
-    if resume:
-        base = _load_rates(resume_path)
+        start, spent, base = _load(resume_path, method, optimizers, average)
     method.update = _guarded_update(method, plan.clip)
 
     stop = _stop_on_signals()
@@ -155,6 +154,8 @@ def train(
                 break
     save()
     progress.close()
+    for number, handler in stop["before"].items():
+        signal.signal(number, handler)
     if stop["signal"]:
         log.warning(f"stopped at step {step}; --resume goes on from here")
         signal.signal(stop["signal"], signal.SIG_DFL)
@@ -168,6 +169,7 @@ def _on_device(batch: dict, device: torch.device) -> dict:
 
 
 def _concatenate(many: list[dict]) -> dict:
+    """Join batches into one, cut to the smallest of their sizes."""
     smallest = min(next(iter(batch.values())).shape[-1] for batch in many)
     return {key: torch.cat([batch[key][..., :smallest, :smallest] for batch in many]) for key in many[0]}
 
@@ -205,19 +207,23 @@ def _validate(method, validation, average, device, amp) -> dict[str, float]:
 
 
 def _stop_on_signals() -> dict:
-    """Note SIGTERM and SIGINT instead of dying of them; a second Ctrl-C ends at once."""
-    seen = {"signal": None}
+    """Note SIGTERM and SIGINT instead of dying of them; a second Ctrl-C ends at once.
+
+    Returns {"signal": the number once one came, "before": the handlers to put back}.
+    """
+    seen = {"signal": None, "before": {}}
 
     def note(number, frame):
         seen["signal"] = number
         signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, note)
+        seen["before"][number] = signal.signal(number, note)
     return seen
 
 
 def _save(path, method, optimizers, average, base, step, spent) -> None:
+    """Write all that `_load` needs to go on bit for bit."""
     state = {
         "nets": method.nets.state_dict(),
         "optimizers": {key: o.state_dict() for key, o in optimizers.items()},
@@ -240,7 +246,8 @@ def _read(path: Path) -> dict:
         raise errors.DataError(f"{path}: cannot be resumed from: {str(error).splitlines()[0]}") from error
 
 
-def _load(path, method, optimizers, average) -> tuple[int, float]:
+def _load(path, method, optimizers, average) -> tuple[int, float, dict[str, list[float]]]:
+    """Restore a run; return the steps done, the seconds spent, and the full learning rates."""
     state = _read(path)
     try:
         method.nets.load_state_dict(state["nets"])
@@ -251,8 +258,4 @@ def _load(path, method, optimizers, average) -> tuple[int, float]:
     except (KeyError, RuntimeError, ValueError) as error:
         raise errors.DoesNotFit(f"{path}: made by another method or configuration") from error
     torch.set_rng_state(state["random"])
-    return state["step"], state["spent"]
-
-
-def _load_rates(path) -> dict:
-    return _read(path)["rates"]
+    return state["step"], state["spent"], state["rates"]

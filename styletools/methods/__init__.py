@@ -46,6 +46,9 @@ class Method:
     nets: torch.nn.ModuleDict
     progress: Callable[[int, int, dict[str, float]], None] | None = None  # step, steps, losses
 
+    def initialize(self, batch: dict[str, Tensor]) -> None:
+        """Start from what a first, larger batch tells, if that helps; not called when a run is resumed."""
+
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimizers of training, named."""
         raise NotImplementedError

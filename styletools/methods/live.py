@@ -207,6 +207,9 @@ class _Scales(nn.Module):
         self.register_buffer("batches", torch.zeros(()))
 
     def learn(self, targets: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """Take in the statistics of one batch; one of a single image tells no distance."""
+        if len(targets[STYLE_LAYERS[0]][0]) < 2:
+            return
         now = torch.stack(
             [losses.mean_std_distance(targets[k], tuple(t.roll(1, 0) for t in targets[k])).mean() for k in STYLE_LAYERS]
         )
