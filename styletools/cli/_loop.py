@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from styletools import errors, files, log, streams
@@ -143,7 +143,8 @@ class Target:
         """Raise now, rather than after the work, where the output cannot be made or its format is not known."""
         told = self.kind == "folder" or self.path == "-" or self.to_format or self.default or os.path.exists(self.path)
         if not told and not streams.by_extension(os.path.splitext(self.path)[1]):
-            raise errors.UsageError(f"{self.path}: unknown extension; say the format with --to")
+            wanted = f"say the format with --to, or {self.path}/ for a folder"
+            raise errors.UsageError(f"{self.path}: unknown extension; {wanted}")
         if self.path == "-" or os.path.exists(self.path) and not os.path.isdir(self.path):
             if self.path != "-" and not os.access(self.path, os.W_OK):
                 raise errors.NotPermitted(f"{self.path}: permission denied")
@@ -173,11 +174,17 @@ class Target:
         by_name = streams.by_extension(os.path.splitext(name)[1]) if self.kind == "folder" else None
         return by_name or (found if found in streams.names() and f".{found}" not in _READ_ONLY else "png")
 
-    def file_for(self, source: Source, index: int = 0) -> str:
-        """Return the file that a result goes to, in a folder or by a pattern; the input's tree is kept."""
+    def file_for(self, source: Source, index: int = 0, member: str = "") -> str:
+        """Return the file that a result goes to, in a folder or by a pattern; the input's tree is kept.
+
+        member: the name of a picture in an archive, which it keeps, in a folder called as the archive.
+        """
         if self.kind == "pattern":
             folder, name = os.path.split(self.path)
             return os.path.join(folder, _NUMBER.sub(lambda found: f"{index + 1:0{found[1] or 1}}", name, count=1))
+        if member:
+            below = "" if source.path == STDIN else files.output_path(source.path, source.root, "", "").with_suffix("")
+            source, index = Source(os.path.join(below, member), os.curdir), 0
         chosen = self.to_format or self.default
         suffix = os.path.splitext(source.path)[1]
         if chosen:
@@ -188,15 +195,16 @@ class Target:
         path = files.output_path(name, source.root, self.path, extension)
         return str(path if not index else path.with_name(f"{path.stem}-{index + 1:06}{path.suffix}"))
 
-    def claim(self, source: Source, index: int = 0) -> str:
+    def claim(self, source: Source, index: int = 0, member: str = "") -> str:
         """Return `file_for`, having made sure that no other input goes there and that no input is overwritten."""
-        path = self.file_for(source, index)
-        owner = f"{source.label} {index}" if self.kind == "folder" else path
-        with self._sync:
-            earlier = self._made.setdefault(os.path.realpath(path), owner)
-        if earlier != owner:
-            first = earlier.rpartition(" ")[0]
-            raise errors.UsageError(f"{source.label}: would overwrite {path}, which is the result of {first}")
+        path = self.file_for(source, index, member)
+        if self.kind == "folder":  # the numbers of a pattern never meet
+            owner = f"{source.label} {index}"
+            with self._sync:
+                earlier = self._made.setdefault(os.path.realpath(path), owner)
+            if earlier != owner:
+                first = earlier.rpartition(" ")[0]
+                raise errors.UsageError(f"{source.label}: would overwrite {path}, which is the result of {first}")
         if _same_file(path, source):
             raise errors.UsageError(f"{source.label}: would be overwritten by its result; choose another folder")
         folder = os.path.dirname(path)
@@ -231,6 +239,34 @@ class Target:
             name = record.name.replace(os.sep, "_") or "result"
             self.write_file(record, self.claim(Source(f"{name}.{self.default or 'png'}")), None)
         self.close()
+
+    def holds_all(self, source: Source) -> bool:
+        """Tell whether all records of a source go into one file of a folder: a video stays one, and an archive."""
+        if self.kind != "folder" or source.path == STDIN:
+            return False
+        return streams.by_extension(os.path.splitext(self.file_for(source))[1]) in ("tar", "y4m")
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether a file of several records is being written."""
+        return self._writer is not None
+
+    def write_part(self, record, source: Source) -> None:
+        """Write one of several records to a file that `end_parts` puts into its place."""
+        path = self.claim(source)
+        if self._writer is None:
+            out = self._stack.enter_context(files.atomic(path))
+            chosen = self.to_format or streams.by_extension(os.path.splitext(path)[1]) or "tar"
+            self._writer = self._stack.enter_context(streams.writer(out, chosen, **self.options))
+        self._writer.write(record)
+
+    def end_parts(self, whole: bool) -> bool:
+        """Finish the file of `write_part`, if there is one, or give it up unless it is `whole`; tell which."""
+        written, self._writer = self._writer is not None, None
+        if not whole:
+            self.abandon()
+        self._stack.close()
+        return written and whole
 
     def write_file(self, record, path: str, found: str | None) -> None:
         """Write a record as a file of its own, atomically."""
@@ -288,6 +324,25 @@ class _Item:
             return f"{name}: record {index + 1}" if index else name
         return f"{self.source.label}: {name}"
 
+    @property
+    def member(self) -> str:
+        """The name of a picture in an archive."""
+        name = self.record.name if isinstance(self.record, streams.Image) else ""
+        return name if name != self.source.path else ""
+
+
+@dataclass
+class _Work:
+    """What has become of one source so far."""
+
+    source: Source
+    made: list[str] = field(default_factory=list)  # the files in their places
+    left: int = 0  # files that are being written
+    parts: int = 0  # records in the one file of a video or an archive
+    ended: bool = False
+    failed: bool = False
+    lost: bool = False  # no record is to be had any more
+
 
 class _Stop(Exception):
     """--fail-fast ends the work."""
@@ -311,7 +366,7 @@ def run(
     fail_fast: bool = False,
     total: int | None = None,
     unit: str = "image",
-    finished: Callable[[Source, str], None] | None = None,
+    finished: Callable[[Source, list[str]], None] | None = None,
 ) -> int:
     """Bring every record of `sources` through `function` to `target`; return the exit status.
 
@@ -319,17 +374,19 @@ def run(
     Reading goes on in a thread; results for a folder are written by `jobs` threads, results for a stream by this
     one, each flushed before the next record is awaited. A failure is reported and the work goes on; damage in
     a pipe ends it, since the records after it are lost. The status is 0, 1 when some failed, or the failure's
-    own when it was all there was to do. `finished(source, path)` is called for each file that is in its place.
+    own when it was all there was to do. `finished(source, paths)` is called for each source of which nothing failed,
+    once the files made of it are in their places.
     """
     limits = streams.Limits(max_pixels=max_pixels) if max_pixels else streams.Limits()
     progress = log.Progress(total, unit)
     statuses: list[int] = []
-    seen: set[Source] = set()
-    good = 0
+    good, several = 0, False
+    work: _Work | None = None
     pool = ThreadPoolExecutor(jobs)
-    writing: deque[tuple[_Item, str, Future]] = deque()
+    writing: deque[tuple[_Item, _Work, str, Future]] = deque()
 
-    def failed(error: BaseException, item: _Item) -> None:
+    def failed(error: BaseException, item: _Item, of: _Work) -> None:
+        of.failed = True
         statuses.append(_command.report(_command.as_styletools_error(error), item.label))
         if fail_fast or item.fatal:
             raise _Stop
@@ -337,27 +394,54 @@ def run(
     def settle(limit: int) -> None:
         """Wait until at most `limit` files are being written."""
         nonlocal good
-        while len(writing) > limit or (writing and writing[0][2].done()):
-            item, path, future = writing.popleft()
+        while len(writing) > limit or (writing and writing[0][-1].done()):
+            item, of, path, future = writing.popleft()
+            of.left -= 1
             try:
                 future.result()
             except Exception as error:
-                failed(error, item)
+                failed(error, item, of)
                 continue
             good += 1
             progress.update()
-            if finished:
-                finished(item.source, path)
+            of.made.append(path)
+            tell(of)
+
+    def tell(of: _Work) -> None:
+        if finished and of.ended and not of.left and of.made and not of.failed:
+            finished(of.source, of.made)
+
+    def end(of: _Work) -> None:
+        """Note that a source has no further records."""
+        nonlocal good
+        of.ended = True
+        if target.kind == "folder" and target.has_parts:
+            try:
+                if target.end_parts(whole=not of.lost):
+                    of.made.append(target.file_for(of.source))
+            except Exception as error:
+                of.lost = True
+                failed(error, _Item(of.source), of)
+            finally:
+                good -= of.parts if of.lost else 0
+        tell(of)
 
     with _Ahead(_read(sources, from_format, limits), 2 * jobs) as items:
         try:
             for item in items:
-                seen.add(item.source)
+                if work is None or item.source is not work.source:
+                    if work:
+                        several = True
+                        end(work)
+                    work = _Work(item.source)
+                if work.lost:
+                    continue
                 target.refuse(item.source)
                 if isinstance(function, Deferred) and not item.error:
                     function = function.make()
                 try:
                     if item.error:
+                        work.lost = item.record is None
                         raise item.error
                     result = function(item.record)
                     found = item.record.meta.get("format")
@@ -366,22 +450,35 @@ def run(
                     elif target.kind == "stream":
                         target.write_stream(result, item.record.name, found)
                         good += 1
+                    elif target.kind == "folder" and target.holds_all(item.source):
+                        try:
+                            target.write_part(result, item.source)
+                        except Exception as error:
+                            # Without a file, or with half a record in it, there is nothing to go on with.
+                            work.lost = isinstance(error, OSError) or not target.has_parts
+                            raise
+                        work.parts += 1
+                        good += 1
                     else:
                         index = good + len(statuses) + len(writing) if target.kind == "pattern" else item.record.index
-                        path = target.claim(item.source, index)
-                        writing.append((item, path, pool.submit(target.write_file, result, path, found)))
+                        path = target.claim(item.source, index, item.member)
+                        work.left += 1
+                        writing.append((item, work, path, pool.submit(target.write_file, result, path, found)))
                 except Exception as error:
                     if target.kind == "stream" and isinstance(error, OSError | errors.TryAgain):
                         raise  # the one output is broken: going on would be in vain
                     if isinstance(error, errors.Unavailable) and not item.error:
                         raise  # what is not there for one record is not there for the next
-                    failed(error, item)
+                    failed(error, item, work)
                 else:
                     progress.update(good)
                     settle(2 * jobs)
+            if work:
+                end(work)
             settle(0)
         except _Stop:
-            pass
+            if target.kind == "folder":
+                target.end_parts(whole=False)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             target.abandon()
@@ -393,9 +490,9 @@ def run(
         target.abandon()
     else:
         target.close()
-    if len(statuses) == 1 and not good and len(seen) == 1:
+    if len(statuses) == 1 and not good and not several:
         return statuses[0]
-    if statuses and len(seen) == 1 and item.fatal:
+    if statuses and not several and item.fatal:
         return statuses[-1]
     return 1 if statuses else 0
 

@@ -1,6 +1,7 @@
 """st-apply: restyle pictures."""
 
 import os
+import sys
 
 import click
 
@@ -23,7 +24,7 @@ COLOR = ("luminance", "coral", "histogram")
 @_options.output
 @_options.formats
 @click.option("--alpha", metavar="A", type=click.FloatRange(0, 1), default=1.0, show_default=True,
-              help="How much style: 0 the photograph, 1 all of it.")  # fmt: skip
+              help="How much style: 0 exactly the photograph, 1 all of it.")  # fmt: skip
 @click.option("--preserve-color", metavar="HOW", type=click.Choice(COLOR),
               help="Keep the photograph's colours: luminance, coral or histogram.")  # fmt: skip
 @click.option("--mask", metavar="FILE", type=click.Path(readable=False),
@@ -59,47 +60,55 @@ def main(
     defaults = {option.name: option.default for option in described.options} | (config or {})
     styles.check([*chosen, *outside], name, digest, "" if path else defaults.get("backbone", ""))
     target = Target(output, to_format, quality=quality)
-    if target.kind == "stream" and target.path != "-" and len(inputs) > 1:
-        _check_one_file(target, inputs)
     target.check()
 
     recipe = {
         "method": name, "model": digest, "config": config, "alpha": alpha, "preserve_color": preserve_color,
-        "styles": [_identity(s) for s in chosen], "outside": [_identity(s) for s in outside],
-        "mask": mask and modelfile.digest(mask), "size": size, "style_size": style_size, "seed": seed,
-        "quality": quality, "to": to_format,
+        "styles": _identity(chosen), "outside": _identity(outside), "mask": mask and modelfile.digest(mask),
+        "style_size": style_size if any(style.kind == "image" for style in [*chosen, *outside]) else None,
+        "size": size, "seed": seed, "quality": quality, "from": from_format, "to": to_format,
     }  # fmt: skip
     sources = find_sources(inputs, files_from, null, target)
     total, manifest = None, None
     if files_from != STDIN:
         sources = list(sources)
-        total = len(sources) if STDIN not in inputs and inputs else None
+        total = len(sources) if all(source.path != STDIN for source in sources) else None
+        _check_one_file(target, sources)
         for source in sources if target.kind == "folder" else ():
             target.claim(source)
     if target.kind == "folder":
         manifest = Manifest(target.path, recipe)
         if not force and files_from != STDIN:
+            found = len(sources)
             sources = [s for s in sources if s.path == STDIN or not manifest.is_current(s.path, target.file_for(s))]
             total = total and len(sources)
+            if not sources:
+                log.info("nothing to do: " + (f"all {found} are up to date" if found else "no pictures there"))
+                return 0
     if dry_run:
-        for source in sources:
-            click.echo(f"{source.label}\t{target.file_for(source) if target.kind != 'stream' else target.path}")
-        return 0
-    if isinstance(sources, list) and not sources:
-        log.info("nothing to do: all is up to date")
+        for number, source in enumerate(sources):
+            made = target.path if target.kind == "stream" else target.file_for(source, number if not manifest else 0)
+            sys.stdout.buffer.write(os.fsencode(f"{source.label}\t{made}\n"))
         return 0
     restyler = Deferred(lambda: _set_up(
         name, path, config, device, seed, chosen, outside, style_size, digest, mask,
-        alpha=alpha, size=size, preserve_color=preserve_color or "",
+        alpha=alpha, size=size, preserve_color=preserve_color or "", limits=streams.Limits(max_pixels=max_pixels),
     ))  # fmt: skip
+    keys = {}
+
+    def about_to_be_read():
+        for source in sources:
+            if manifest and source.path != STDIN:
+                keys[source] = manifest.key(source.path)
+            yield source
 
     def finished(source, made):
-        if manifest and source.path != STDIN:
-            manifest.note(source.path, made)
+        if source in keys:
+            manifest.note(target.file_for(source), made, keys.pop(source))
 
     return run(
-        sources, target, restyler, from_format=from_format, max_pixels=max_pixels, jobs=jobs, fail_fast=fail_fast,
-        total=total, finished=finished,
+        about_to_be_read(), target, restyler, from_format=from_format, max_pixels=max_pixels, jobs=jobs,
+        fail_fast=fail_fast, total=total, finished=finished,
     )  # fmt: skip
 
 
@@ -115,25 +124,32 @@ def _check_use(described, chosen, outside, mask) -> None:
         raise errors.UsageError(f"{described.name} has its style built in: -s does not go with it")
     if outside and not mask:
         raise errors.UsageError("--outside needs --mask")
-    if mask and not os.path.isfile(mask):
+    if mask and not os.path.exists(mask):
         raise errors.MissingInput(f"{mask}: no such file")
+    if mask and not os.path.isfile(mask):
+        raise errors.DataError(f"{mask}: a mask must be a regular file, for it is read more than once")
 
 
-def _check_one_file(target, inputs) -> None:
-    chosen = target.format_for(target.path, None)
-    if chosen in ("png", "jpeg") or not streams.can_stream(chosen):
-        raise errors.UsageError(f"{len(inputs)} inputs for the one file {target.path}: name a folder ({target.path}/)")
+def _check_one_file(target, sources) -> None:
+    """Raise UsageError where several inputs would go to one file that programs take for a single picture."""
+    if target.kind == "stream" and target.path != "-" and len(sources) > 1:
+        chosen = target.format_for(target.path, None)
+        if chosen in ("png", "jpeg") or not streams.can_stream(chosen):
+            raise errors.UsageError(f"{len(sources)} inputs for one file, {target.path}: name a folder, {target.path}/")
 
 
-def _identity(style) -> list:
-    """Return what tells one style from another, for the manifest."""
-    if style.kind == "bundled":
-        return [style.name, style.weight]
-    return [modelfile.digest(style.path), style.weight]
+def _identity(mixture) -> list:
+    """Return what tells one mixture of styles from another: neither their order nor the sum of their weights."""
+    total = sum(style.weight for style in mixture)
+    return sorted(
+        [modelfile.digest(style.path), style.name if style.kind == "bundled" else "", style.weight / total]
+        for style in mixture if style.weight
+    )  # fmt: skip
 
 
 def _set_up(name, path, config, device, seed, chosen, outside, style_size, digest, mask, **how):
     """Load all that restyling needs; from here on torch is in memory."""
+    picture = streams.open_image(mask) if mask else None  # before torch: it may be no picture
     from styletools.engine import device as devices
     from styletools.engine import infer
 
@@ -149,7 +165,5 @@ def _set_up(name, path, config, device, seed, chosen, outside, style_size, diges
         styles.encode(method, each, size=style_size, method_name=name, model_digest=digest) if each else None
         for each in (chosen, outside)
     ]
-    plane = None
-    if mask:
-        plane = infer.to_tensor(streams.open_image(mask))[0].mean((0, 1))
+    plane = infer.to_plane(picture) if picture else None
     return infer.Restyler(method, encoded[0], mask=plane, outside=encoded[1], **how)

@@ -43,13 +43,19 @@ def to_image(tensor: Tensor, like: streams.Image, alpha: np.ndarray | None) -> s
     return streams.Image(array, name=like.name, index=like.index, meta=dict(like.meta))
 
 
+def scaled(size: tuple[int, int], short: int | None) -> tuple[int, int]:
+    """Return (height, width) scaled so that the lesser is `short`; None leaves them."""
+    if short is None:
+        return size
+    height, width = (max(round(side * short / min(size)), 1) for side in size)
+    return height, width
+
+
 def resize(image: Tensor, short: int | None) -> Tensor:
     """Scale (1, 3, H, W) so that its short side has `short` pixels, bicubic and antialiased; None leaves it."""
-    height, width = image.shape[-2:]
-    if short is None or short == min(height, width):
+    size = scaled(tuple(image.shape[-2:]), short)
+    if size == tuple(image.shape[-2:]):
         return image
-    factor = short / min(height, width)
-    size = max(round(height * factor), 1), max(round(width * factor), 1)
     return F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
@@ -68,12 +74,23 @@ def pad(image: Tensor, multiple: int, minimum: int = MINIMUM) -> Tensor:
     return image
 
 
+def to_plane(image: streams.Image) -> Tensor:
+    """Return a picture as a mask (H, W) in [0, 1]: how white it is; what is transparent counts as black."""
+    colour, opacity = to_tensor(image)
+    plane = colour[0].mean(0)
+    if opacity is None:
+        return plane
+    return plane * torch.from_numpy(opacity.astype(np.float32) / np.iinfo(opacity.dtype).max)
+
+
 @dataclass
 class Restyler:
     """A method set up to restyle pictures: call it with a picture, get the picture restyled.
 
     The size of a picture stays what it is, unless `size` gives another; depth, alpha and metadata stay.
     `outside` is the style record outside of `mask` ((H, W) in [0, 1], scaled to each picture); None: the photograph.
+    With `alpha` 0 the photograph comes back as it is, which no method promises by itself. `limits` hold for what
+    `size` makes of a picture, too.
     """
 
     method: Method
@@ -83,14 +100,18 @@ class Restyler:
     preserve_color: str = ""
     mask: Tensor | None = None
     outside: dict[str, Tensor] | None = None
+    limits: streams.Limits = streams.Limits()
 
     def __call__(self, image: streams.Image) -> streams.Image:
         """Restyle one picture. Raises DataError for what is no picture, TryAgain when memory runs out."""
         if not isinstance(image, streams.Image):
             raise errors.DataError("holds tensors, not a picture")
+        height, width = scaled(image.array.shape[:2], self.size)
+        if self.size is not None:
+            self.limits.check_size(width, height)
         original, opacity = to_tensor(image)
         original = original.to(self.method.device)
-        if self.size is not None:
+        if (height, width) != image.array.shape[:2]:
             original = resize(original, self.size)
             if opacity is not None:
                 opacity = _resize_plane(opacity, original.shape[-2:])
@@ -104,21 +125,23 @@ class Restyler:
         return to_image(result, image, opacity)
 
     def _restyle(self, original: Tensor, style: dict[str, Tensor] | None) -> Tensor:
+        if self.alpha == 0:
+            return original
         height, width = original.shape[-2:]
         padded = pad(original, self.method.multiple).contiguous(memory_format=torch.channels_last)
-        context = torch.no_grad() if self.method.iterative else torch.inference_mode()
-        bar = log.Progress(None, "step") if self.method.iterative else None
-        if bar:
-            def report(step: int, steps: int, losses: dict[str, float]) -> None:
-                bar.total = steps
-                bar.update(step, " ".join(f"{k} {v:.4g}" for k, v in losses.items()), losses=losses)
+        bar = log.Progress(None, "step")
 
-            self.method.progress = report
-        with context:
-            result = self.method.apply(padded, style=style, alpha=self.alpha)[..., :height, :width]
-            if self.preserve_color:
-                result = stats.COLOR_TRANSFERS[self.preserve_color](result, original)
-        if bar:
+        def report(step: int, steps: int, losses: dict[str, float]) -> None:
+            bar.total = steps
+            bar.update(step, " ".join(f"{name} {value:.4g}" for name, value in losses.items()), losses=losses)
+
+        self.method.progress = report
+        try:
+            with torch.no_grad() if self.method.iterative else torch.inference_mode():
+                result = self.method.apply(padded, style=style, alpha=self.alpha)[..., :height, :width]
+                if self.preserve_color:
+                    result = stats.COLOR_TRANSFERS[self.preserve_color](result, original)
+        finally:
             bar.close()
         return result.clamp(0, 1)
 

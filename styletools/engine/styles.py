@@ -47,18 +47,30 @@ def bundled() -> dict[str, dict[str, str]]:
 def parse(specs: Sequence[str]) -> list[Style]:
     """Return the styles of `-s` options: each PATH or NAME, with :WEIGHT, several separated by commas.
 
-    A file whose very name contains commas or colons is taken as it is. Raises MissingInput for what is neither a
-    file nor a bundled name, UsageError for a bad weight.
+    Commas and colons in the names of files that exist belong to the names. Raises MissingInput for what is neither a
+    file nor a bundled name, UsageError for a bad weight, DataError for what is no regular file.
     """
-    found = []
-    for spec in specs:
-        parts = [spec] if os.path.exists(spec) or spec in bundled() else spec.split(",")
-        found += [_parse_one(part) for part in parts if part]
+    found = [_parse_one(part) for spec in specs for part in _split(spec)]
     if specs and not found:
         raise errors.UsageError("an empty style")
     if found and not sum(style.weight for style in found) > 0:
         raise errors.UsageError("the weights of the styles must sum to more than 0")
     return found
+
+
+def _split(spec: str) -> list[str]:
+    """Split at the commas that are in no file's name: as much as names a file is taken together."""
+    words, parts = spec.split(","), []
+    while words:
+        taken = len(words)
+        while taken > 1:
+            joined = ",".join(words[:taken])
+            if os.path.exists(joined) or ":" in words[taken - 1] and os.path.exists(joined.rpartition(":")[0]):
+                break
+            taken -= 1
+        parts.append(",".join(words[:taken]))
+        words = words[taken:]
+    return [part for part in parts if part]
 
 
 def _parse_one(text: str) -> Style:
@@ -74,6 +86,8 @@ def _parse_one(text: str) -> Style:
     if os.path.isdir(name):
         raise errors.DataError(f"{name}: is a directory, not a style")
     if os.path.exists(name):
+        if not os.path.isfile(name):
+            raise errors.DataError(f"{name}: a style must be a regular file, for it is read more than once")
         return Style(name, Path(name), weight, "record" if _is_record(name) else "image")
     if name in bundled():
         return Style(name, files.zoo_dir() / STYLES, weight, "bundled")
@@ -141,16 +155,25 @@ def load_image(path: str | os.PathLike, size: int | None = DEFAULT_SIZE, limits:
 def encode(
     method: Method, styles: Sequence[Style], *, size: int | None = DEFAULT_SIZE, method_name="", model_digest=""
 ) -> dict[str, Tensor]:
-    """Return the style record (tensors) for `method` of a weighted mixture of images and records."""
-    images, records = [], []
+    """Return the style record (tensors) for `method` of a weighted mixture of images and records.
+
+    Raises DoesNotFit for records that were made for another method or model, or lack something.
+    """
+    images, records, pattern = [], [], None
     backbone = "" if model_digest else getattr(method.config, "backbone", "")
     for style in styles:
+        if not style.weight:
+            continue
         if style.kind == "image":
             images.append((load_image(style.path, size), style.weight))
         else:
-            metadata, tensors = load_record(style)
-            check_metadata(style.name, metadata, method_name, model_digest, backbone)
-            records.append((tensors, style.weight))
+            record = load_record(style)
+            check_metadata(style.name, record.meta, method_name, model_digest, backbone)
+            pattern = pattern or _pattern(method)
+            try:
+                records.append((_fitting(record, pattern, method_name), style.weight))
+            except errors.DoesNotFit as error:
+                raise errors.DoesNotFit(f"{style.name}: {error}") from error
     return mix(method, images, records)
 
 
@@ -177,22 +200,41 @@ def mix(
         raise errors.DoesNotFit(f"the styles cannot be mixed: {error}") from error
 
 
-def load_record(style: Style) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Return metadata and tensors (float32) of a style record, in a file or bundled.
-
-    A file of several records counts as their first.
-    """
-    import torch
-
+def load_record(style: Style) -> streams.Tensors:
+    """Return a style record, in a file or bundled. A file of several records counts as their first."""
     with open(style.path, "rb", buffering=0) as file:
         for record in streams.read(file, name=str(style.path)):
             if style.kind == "bundled" and record.name != style.name:
                 continue
             if not isinstance(record, streams.Tensors):
                 break
-            tensors = {key: torch.from_numpy(array).float() for key, array in record.tensors.items()}
-            return record.meta, tensors
+            return record
     raise errors.DataError(f"{style.name}: holds no style record")
+
+
+def _pattern(method: Method) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors in a method's style records."""
+    import torch
+
+    with torch.no_grad():
+        record = method.encode_style([torch.zeros(1, 3, 64, 64).to(method.device)], [1.0])
+    return {key: tuple(tensor.shape) for key, tensor in record.items()}
+
+
+def _fitting(record: streams.Tensors, pattern: dict[str, tuple[int, ...]], method_name: str) -> dict[str, Tensor]:
+    """Return those tensors of a record that the method's own records have, too, in float32."""
+    import torch
+
+    found = {}
+    for key, wanted in pattern.items():
+        shape = record.tensors[key].shape if key in record.tensors else None
+        if shape != wanted:
+            what = f"{key} of shape {shape}" if shape else f"no {key}"
+            hint = f" (statistics made {'with' if record.meta.get('lifted') else 'without'} --lift)"
+            hint = hint if record.meta.get("kind") == "stats" else ""
+            raise errors.DoesNotFit(f"has {what}; {method_name} needs {wanted}{hint}")
+        found[key] = torch.from_numpy(record.tensors[key]).float()
+    return found
 
 
 def to_record(tensors: dict[str, Tensor], *, name: str, method_name: str, model_digest: str, half: bool = False):
@@ -220,7 +262,7 @@ class Maker:
         self._backbone = backbone
         self._images: list[tuple] = []
         self._records: list[tuple] = []
-        self._pattern: dict[str, Tensor] | None = None
+        self._pattern: dict[str, tuple[int, ...]] | None = None
 
     def add(self, record: streams.Record, group=None) -> None:
         """Take a picture or a record in. Raises DoesNotFit for a record that the method cannot use."""
@@ -230,27 +272,12 @@ class Maker:
             # The messages of commands begin with the name of the file already.
             with _without_name():
                 check_metadata("", record.meta, **self._made_for, backbone=self._backbone)
-            self._records.append((self._fitting(record), group, statistics.count(record)))
+            self._pattern = self._pattern or _pattern(self._method)
+            fitting = _fitting(record, self._pattern, self._made_for["method_name"])
+            self._records.append((fitting, group, statistics.count(record)))
         else:
             self._images.append((features.to_pixels(record, self._size), group, 1))
         self.names.append(record.name)
-
-    def _fitting(self, record: streams.Tensors) -> dict[str, Tensor]:
-        """Return the tensors of a record that the method's own records have, too."""
-        import torch
-
-        if self._pattern is None:
-            with torch.no_grad():
-                self._pattern = self._method.encode_style([torch.zeros(1, 3, 64, 64).to(self._method.device)], [1.0])
-        found = {}
-        for key, like in self._pattern.items():
-            shape = record.tensors[key].shape if key in record.tensors else None
-            if shape != tuple(like.shape):
-                what = f"{key} of shape {shape}" if shape else f"no {key}"
-                hint = f" (statistics made {'with' if record.meta.get('lifted') else 'without'} --lift)"
-                raise errors.DoesNotFit(f"has {what}; {self._made_for['method_name']} needs {tuple(like.shape)}{hint}")
-            found[key] = torch.from_numpy(record.tensors[key]).float()
-        return found
 
     def merged(self, name: str, weights: dict | None = None) -> streams.Tensors:
         """Return the style record of all, by the `weights` of their groups; without, by their number of pictures."""

@@ -253,7 +253,7 @@ def test_finished_files_are_told(folder, picture):
     picture("a.png")
     told = []
     run(find_sources(["a.png"]), Target("out/", None), negative, finished=lambda *what: told.append(what))
-    assert told == [(Source("a.png"), "out/a.png")]
+    assert told == [(Source("a.png"), ["out/a.png"])]
 
 
 def test_gather_shows_all_records_and_stops_at_the_first_failure(folder, picture):
