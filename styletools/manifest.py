@@ -30,7 +30,7 @@ class Manifest:
         with contextlib.suppress(OSError), open(self.path, encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 self._lines, self._cut_off = self._lines + 1, not line.endswith("\n")
-                with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
                     entry = json.loads(line)
                     files_too = [str(name) for name in entry.get("files", ())]
                     self._made[str(entry["output"])] = {"key": entry["key"], "files": files_too}
