@@ -75,6 +75,7 @@ def test_the_rate_of_learning():
 
 def test_it_learns_saves_and_writes_a_journal(pictures, tmp_path):
     output = tmp_path / "m.safetensors"
+    torch.manual_seed(0)
     method = Line()
     assert run(method, pictures, output, train.Plan(steps=120, ema=0, warmup=0), trained_on="eight pictures") == 120
     assert method.steps == list(range(120))
