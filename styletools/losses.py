@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from styletools import stats
 from styletools.nn.norm import instance_norm
@@ -40,6 +41,25 @@ def total_variation(images: Tensor) -> Tensor:
 def out_of_range(images: Tensor) -> Tensor:
     """Return how far values lie outside [0, 1], on average."""
     return (torch.relu(images - 1) + torch.relu(-images)).mean()
+
+
+def grid(images: Tensor, reference: Tensor, cell: int = 4, window: int = 12) -> Tensor:
+    """Return how much more of a pattern that repeats every `cell` pixels there is than in `reference`, on average.
+
+    Such a pattern is what up-sampling leaves. Within windows of cell x window pixels a side, it is the mean of each of
+    the cell² positions against the mean of all of them; textures of other periods cancel. 0 where a side is shorter than
+    a window.
+    """
+    if min(images.shape[-2:]) < cell * window:
+        return images.new_zeros(())
+
+    def pattern(x: Tensor) -> Tensor:
+        height, width = (side // cell * cell for side in x.shape[-2:])
+        means = F.avg_pool2d(F.pixel_unshuffle(x[..., :height, :width], cell), window, stride=window // 3)
+        means = means.unflatten(1, (x.shape[1], cell * cell))
+        return (means - means.mean(2, keepdim=True)).abs()
+
+    return torch.relu(pattern(images) - pattern(reference)).mean()
 
 
 def mean_std_by_layer(features: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -52,3 +52,25 @@ def test_out_of_range():
 def test_mean_std_by_layer(pair):
     found = losses.mean_std_by_layer({"a": pair[0], "b": pair[1]})
     torch.testing.assert_close(found["b"], stats.mean_std(pair[1]))
+
+
+def test_grid_measures_what_repeats_every_four_pixels_alone():
+    photograph = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.4
+    smooth = torch.full_like(photograph, 0.5)
+    pattern = torch.zeros(4, 4)
+    pattern[0, 0] = 0.16
+    # One position of sixteen is 0.15 above the mean, fifteen are 0.01 below: 0.3 / 16 on average.
+    assert losses.grid(smooth + pattern.repeat(24, 24), smooth).item() == pytest.approx(0.3 / 16, rel=1e-4)
+    assert losses.grid(smooth, smooth).item() == 0
+    assert losses.grid(photograph, photograph).item() == 0
+    other = torch.zeros(5, 5)
+    other[0, 0] = 0.16
+    of_five = other.repeat(20, 20)[:96, :96]
+    assert losses.grid(smooth + of_five, smooth).item() < 0.1 * 0.3 / 16
+    assert losses.grid(smooth[..., :40], smooth[..., :40]).item() == 0  # shorter than a window
+
+
+def test_grid_has_gradients():
+    image = (torch.rand(1, 3, 48, 48) + 0.1).requires_grad_()
+    losses.grid(image, torch.full_like(image, 0.5)).backward()
+    assert image.grad.abs().sum() > 0

@@ -38,6 +38,7 @@ class Config:
     identity_weight: Annotated[float, "weight of rebuilding a photograph from its own style"] = 2.0
     range_weight: Annotated[float, "weight of values outside [0, 1]"] = 1.0
     tv_weight: Annotated[float, "weight of the total variation"] = 0.05
+    grid_weight: Annotated[float, "weight of a pattern that repeats every four pixels"] = 50.0
     lr: Annotated[float, "learning rate of Adam"] = 1e-3
 
 
@@ -171,6 +172,7 @@ class Live(Method):
             "style": (relative * relative.new_tensor(LAYER_WEIGHTS)).mean(),
             "range": losses.out_of_range(output),
             "tv": losses.total_variation(output),
+            "grid": losses.grid(output, content),
         }
         if identity:
             named["identity"] = (output[:1] - content[:1]).abs().mean()
