@@ -444,7 +444,7 @@ def run(
                         work.lost = item.record is None
                         raise item.error
                     result = function(item.record)
-                    found = item.record.meta.get("format")
+                    found = "tar" if item.member else item.record.meta.get("format")
                     if result is None:
                         good += 1
                     elif target.kind == "stream":

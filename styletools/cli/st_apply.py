@@ -52,6 +52,8 @@ def main(
 
     st-apply -s hokusai.jpg photo.jpg -o out.jpg
     """
+    if alpha != alpha:
+        raise errors.UsageError("--alpha nan: a number from 0 to 1 expected")
     name, path, config = _models.resolve(model, settings)
     described = methods.describe(name)
     chosen, outside = styles.parse(specs), styles.parse(outside_specs)

@@ -143,6 +143,8 @@ class Restyler:
                     result = stats.COLOR_TRANSFERS[self.preserve_color](result, original)
         finally:
             bar.close()
+        if result.isnan().any():
+            raise errors.DataError("no picture came of it but values that are not numbers: is the model damaged?")
         return result.clamp(0, 1)
 
 

@@ -110,6 +110,11 @@ def test_padding_mirrors_and_keeps_what_was_there(height, width, multiple):
         assert torch.equal(padded[..., :height, :], tensor[..., columns])
 
 
+def test_values_that_are_not_numbers_are_no_picture():
+    with pytest.raises(errors.DataError, match="not numbers"):
+        Restyler(Negative(), colour(float("nan"), 0.0, 0.0))(image(4, 4))
+
+
 # ---- size ------------------------------------------------------------------------------------------------
 
 
