@@ -27,7 +27,7 @@ def square(path, size):
     return image[..., y : y + size, x : x + size].contiguous()
 
 
-def measure(judge, output, content, style):
+def measure(output, content, style):
     """Return (style, content) losses of pictures given as the judge's features."""
     from styletools import losses
 
@@ -81,9 +81,9 @@ def main(pairs, model, settings, alpha, size, limit, sheet, device):
             output = method.apply(infer.pad(content, method.multiple), style=record, alpha=alpha)[..., :size, :size]
             seconds = time.perf_counter() - began
             features = {k: v.cpu() for k, v in judge(output, LAYERS).items()}
-        pair = measure(judge, features, content_features, style_features)
+        pair = measure(features, content_features, style_features)
         scores.append(pair)
-        controls.append(measure(judge, style_features, content_features, style_features))
+        controls.append(measure(style_features, content_features, style_features))
         print(json.dumps({
             "content": content_name, "style": style_name, "style_loss": round(pair[0], 4),
             "content_loss": round(pair[1], 4), "seconds": round(seconds, 3),
