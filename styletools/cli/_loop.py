@@ -308,7 +308,10 @@ _READ_ONLY = {".gif"}  # 256 colours would spoil a painting
 
 @dataclass
 class _Item:
-    """A record, or the error that stands in its place; `fatal` when those after it are lost too."""
+    """A record, or the error that stands in its place; `fatal` when those after it are lost too.
+
+    Neither record nor error: the source is at its end.
+    """
 
     source: Source
     record: Any = None
@@ -323,6 +326,11 @@ class _Item:
         if name == self.source.label:
             return f"{name}: record {index + 1}" if index else name
         return f"{self.source.label}: {name}"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the source is at its end."""
+        return self.record is None and self.error is None
 
     @property
     def member(self) -> str:
@@ -429,11 +437,13 @@ def run(
     with _Ahead(_read(sources, from_format, limits), 2 * jobs) as items:
         try:
             for item in items:
-                if work is None or item.source is not work.source:
-                    if work:
-                        several = True
-                        end(work)
+                if work is None or work.ended:
+                    several = work is not None
                     work = _Work(item.source)
+                if item.is_end:
+                    end(work)
+                    settle(2 * jobs)
+                    continue
                 if work.lost:
                     continue
                 target.refuse(item.source)
@@ -473,8 +483,6 @@ def run(
                 else:
                     progress.update(good)
                     settle(2 * jobs)
-            if work:
-                end(work)
             settle(0)
         except _Stop:
             if target.kind == "folder":
@@ -514,6 +522,8 @@ def gather(
     with _Ahead(_read(sources, from_format, limits), 2) as items:
         try:
             for item in items:
+                if item.is_end:
+                    continue
                 try:
                     if item.error:
                         raise item.error
@@ -529,7 +539,7 @@ def gather(
 
 
 def _read(sources: Iterable[Source], from_format: str | None, limits: streams.Limits) -> Iterator[_Item]:
-    """Yield the records of all sources in order, errors in their places."""
+    """Yield the records of all sources in order, errors in their places, and after each source its end."""
     for source in sources:
         pipe = source.path == STDIN
         try:
@@ -554,6 +564,7 @@ def _read(sources: Iterable[Source], from_format: str | None, limits: streams.Li
             yield _Item(source, error=errors.from_os_error(error, source.label), fatal=pipe)
         except Exception as error:
             yield _Item(source, error=_command.as_styletools_error(error), fatal=pipe)
+        yield _Item(source)
 
 
 def _open(path: str) -> BinaryIO:

@@ -83,9 +83,9 @@ def _parse_one(text: str) -> Style:
             pass
         if not 0 <= weight < float("inf"):
             raise errors.UsageError(f"{text}: the weight of a style must be 0 or more")
-    if os.path.isdir(name):
+    if os.path.isdir(name) and name not in bundled():
         raise errors.DataError(f"{name}: is a directory, not a style")
-    if os.path.exists(name):
+    if os.path.exists(name) and not os.path.isdir(name):
         if not os.path.isfile(name):
             raise errors.DataError(f"{name}: a style must be a regular file, for it is read more than once")
         return Style(name, Path(name), weight, "record" if _is_record(name) else "image")

@@ -399,6 +399,39 @@ def test_a_list_on_standard_input_keeps_a_warm_process(start, folder, picture):
     assert process.wait(20) == 0
 
 
+def test_a_warm_process_finishes_a_video_before_the_next_name(start, folder):
+    (folder / "v.y4m").write_bytes(b"YUV4MPEG2 W2 H2 C444\n" + 3 * (b"FRAME\n" + bytes(range(12))))
+    process = start("st-cat", "--files-from", "-", "-o", "out/")
+    process.stdin.write(b"v.y4m\n")
+    until((folder / "out/v.y4m").exists)
+    assert len(list(streams.read((folder / "out/v.y4m").open("rb")))) == 3
+    process.stdin.close()
+    assert process.wait(20) == 0
+
+
+def test_memory_does_not_grow_with_a_stream(folder):
+    """Nothing is kept of what is through, but for the names in a folder, which must not be used twice."""
+    import tracemalloc
+
+    frame = streams.Image(np.zeros((1, 1, 3), np.uint8))
+    with open("many.ppm", "wb") as out, streams.writer(out, "ppm") as writer:
+        for _ in range(3000):
+            writer.write(frame)
+    sizes = []
+
+    def look(record):
+        if record.index in (1000, 2900):
+            sizes.append(tracemalloc.get_traced_memory()[0])
+        return record
+
+    tracemalloc.start()
+    try:
+        assert run(find_sources(["many.ppm"]), Target("out.ppm", None), look) == 0
+    finally:
+        tracemalloc.stop()
+    assert sizes[1] - sizes[0] < 100_000
+
+
 def test_names_with_newlines_and_dashes(sh, folder, picture):
     for name in ("new\nline.ppm", "-dash.ppm", "a b.ppm"):
         picture(name)

@@ -210,6 +210,8 @@ def test_records_and_pictures_mix(live, painting):
 def test_bundled_styles_are_found_by_name(live, zoo):
     found = encode(live, "starry-night")
     assert found.tolist() == [0] * 56
+    Path("starry-night").mkdir()
+    assert parsed("starry-night:2") == [("starry-night", 2, "bundled")], "a folder is no style"
     assert sorted(styles.bundled()) == ["great-wave", "starry-night"]
 
 
