@@ -177,3 +177,33 @@ def test_histograms_are_matched():
     assert torch.equal(result[0, 0].flatten().argsort(), image[0, 0].flatten().argsort()), "the order is the picture's"
     larger = stats.match_histogram(image, colours((40, 30), 2))
     torch.testing.assert_close(larger.mean(), torch.tensor(0.5), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("name", sorted(stats.COLOR_TRANSFERS))
+def test_a_picture_keeps_its_own_colours(name):
+    image = colours((20, 18), 1)
+    torch.testing.assert_close(stats.COLOR_TRANSFERS[name](image, image), image, rtol=0, atol=1e-4)
+
+
+def test_covariance_is_matched_where_colours_do_not_vary_in_all_directions():
+    """Grey pictures, and such of two colours, have singular covariances."""
+    grey, full = colours((20, 18), 1).mean(1, keepdim=True).repeat(1, 3, 1, 1), colours((15, 17), 2)
+    result = stats.match_covariance(full, grey)
+    torch.testing.assert_close(stats.covariance(result), stats.covariance(grey), rtol=0, atol=2e-3)
+    torch.testing.assert_close(result.mean(1), result[:, 0], rtol=0, atol=0.02)
+    assert torch.isfinite(stats.match_covariance(grey, full)).all()
+
+
+def test_histograms_of_flat_parts_keep_every_value():
+    """Ties in the picture are broken somehow; the distribution is exact all the same."""
+    image, reference = torch.zeros(1, 3, 8, 8), colours((8, 8), 3)
+    result = stats.match_histogram(image, reference)
+    assert torch.equal(result.flatten(2).sort(2).values, reference.flatten(2).sort(2).values)
+
+
+def test_colour_transfers_leave_what_they_are_given():
+    image, reference = colours((9, 8), 1), colours((9, 8), 2)
+    before = image.clone(), reference.clone()
+    for transfer in stats.COLOR_TRANSFERS.values():
+        transfer(image, reference)
+    assert torch.equal(image, before[0]) and torch.equal(reference, before[1])

@@ -89,8 +89,8 @@ class Restyler:
 
     The size of a picture stays what it is, unless `size` gives another; depth, alpha and metadata stay.
     `outside` is the style record outside of `mask` ((H, W) in [0, 1], scaled to each picture); None: the photograph.
-    With `alpha` 0 the photograph comes back as it is, which no method promises by itself. `limits` hold for what
-    `size` makes of a picture, too.
+    With `alpha` 0 the photograph comes back as it is, whatever the method; below 1, what a method loses even
+    without any style comes back by that much. `limits` hold for what `size` makes of a picture, too.
     """
 
     method: Method
@@ -138,7 +138,11 @@ class Restyler:
         self.method.progress = report
         try:
             with torch.no_grad() if self.method.iterative else torch.inference_mode():
-                result = self.method.apply(padded, style=style, alpha=self.alpha)[..., :height, :width]
+                result = self.method.apply(padded, style=style, alpha=self.alpha)
+                if self.alpha < 1 and not self.method.iterative:
+                    # So that there is no jump at 0, and methods that know no alpha are blended.
+                    result = result + (1 - self.alpha) * (padded - self.method.apply(padded, style=style, alpha=0.0))
+                result = result[..., :height, :width]
                 if self.preserve_color:
                     result = stats.COLOR_TRANSFERS[self.preserve_color](result, original)
         finally:

@@ -168,6 +168,25 @@ def test_alpha_between_is_handed_to_the_method():
     assert (abs(half.astype(int) - 127.5) <= 0.5).all()
 
 
+def test_alpha_has_no_jump_at_0():
+    """Not even with a network that rebuilds nothing; one that knows no alpha is blended with the photograph."""
+    method, given = methods.create("live", {"channels": 8, "blocks": 1}), image(20, 24)
+    style = method.encode_style([torch.rand(1, 3, 32, 32)], [1.0])
+    near = Restyler(method, style, alpha=0.001)(given).array
+    assert abs(near.astype(int) - given.array).max() <= 1
+
+    class Deaf(Negative):
+        """Knows no alpha."""
+
+        def apply(self, image, *, style=None, alpha=1.0):
+            """Return the negative."""
+            return 1 - image
+
+    half = Restyler(Deaf(), alpha=0.25)(given).array
+    wanted = 0.75 * given.array + 0.25 * (255.0 - given.array)
+    assert abs(half - wanted).max() <= 0.51
+
+
 # ---- colour ----------------------------------------------------------------------------------------------
 
 
