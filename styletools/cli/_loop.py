@@ -185,13 +185,13 @@ class Target:
         if member:
             below = "" if source.path == STDIN else files.output_path(source.path, source.root, "", "").with_suffix("")
             source, index = Source(os.path.join(below, member), os.curdir), 0
+        name = "stdin.png" if source.path == STDIN else source.path.rstrip(os.sep)
         chosen = self.to_format or self.default
-        suffix = os.path.splitext(source.path)[1]
+        suffix = os.path.splitext(name)[1] if source.path != STDIN else ""
         if chosen:
             extension = streams.extension(chosen)
         else:
             extension = suffix if streams.by_extension(suffix) and suffix.lower() not in _READ_ONLY else ".png"
-        name = "stdin.png" if source.path == STDIN else source.path
         path = files.output_path(name, source.root, self.path, extension)
         return str(path if not index else path.with_name(f"{path.stem}-{index + 1:06}{path.suffix}"))
 

@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import subprocess
+import sys
 import tarfile
 import termios
 import time
@@ -21,6 +22,8 @@ from PIL import Image, ImageCms
 from styletools import errors, methods, modelfile, streams
 from styletools.engine import styles
 from styletools.manifest import NAME
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -418,6 +421,7 @@ def test_one_bad_of_several(apply, picture, folder):
     assert apply("in", "-o", "out/") == 65, "it is all that is left to do, and not forgotten"
     assert apply("in", "-o", "fast/", "--fail-fast") == 1
     assert below("fast") == ["a.png"]
+    assert apply("gone/", "-o", "out/") == 66 and apply.err.startswith("st-apply: gone/: ")
     assert apply("in/b.png", "-o", "x.png") == 65 and not (folder / "x.png").exists()
 
 
@@ -676,7 +680,9 @@ def test_sigkill_in_the_middle_of_a_folder(start, apply, picture, model, folder)
     assert 3 <= len(done) < 40
     for name in done:
         assert pixels(f"out/{name}").shape == (120, 160, 3), "whole"
-    Path(f"out/.x.png.{process.pid}-abcd.part").touch()
+    script = "import os; from styletools import files; it = files.atomic('out/x.png'); it.__enter__(); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert parts("out")
     assert apply("in", "-o", "out/") == 0 and apply.err == ""
     assert below("out") == below("in") and parts("out") == []
     kept = sum(stamps("out")[name] == stamp for name, stamp in done.items())
@@ -712,7 +718,7 @@ def test_a_full_disk(apply, picture, folder):
     (folder / "in").mkdir()
     (folder / "in/a.ppm").write_bytes(b"P6\n800 600\n255\n" + bytes(800 * 600 * 3))
     assert apply("a.png", "-o", "/dev/full", "--to", "png") == 75
-    assert apply.err == "st-apply: no space left on device\n"
+    assert "no space left on device" in apply.err and apply.err.count("\n") == 1
     (folder / "small").mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", "small"], capture_output=True).returncode:
         return
