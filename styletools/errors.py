@@ -87,13 +87,13 @@ class DoesNotFit(StyletoolsError):
 
 _BY_ERRNO = {
     errno.ENOENT: MissingInput,
+    errno.ENOTDIR: MissingInput,
+    errno.ENAMETOOLONG: MissingInput,
+    errno.EISDIR: DataError,
     errno.EACCES: NotPermitted,
     errno.EPERM: NotPermitted,
     errno.EROFS: CannotCreate,
-    errno.EISDIR: CannotCreate,
-    errno.ENOTDIR: CannotCreate,
     errno.EEXIST: CannotCreate,
-    errno.ENAMETOOLONG: CannotCreate,
     errno.ENOSPC: TryAgain,
     errno.EDQUOT: TryAgain,
     errno.ENOMEM: TryAgain,
@@ -102,13 +102,16 @@ _BY_ERRNO = {
 }
 
 
-def from_os_error(error: OSError, name: str = "") -> StyletoolsError:
+def from_os_error(error: OSError, name: str = "", *, output: bool = False) -> StyletoolsError:
     """Return the error of this tree that an `OSError` stands for, worded `name: what is wrong`.
 
-    `name` defaults to the file name that the operating system reported.
+    `name` defaults to the file name that the operating system reported. `output` says that a file was to be made:
+    what would be an input that is not there is then an output that cannot be created.
     """
     name = name or str(error.filename or "")
     kind = _BY_ERRNO.get(error.errno, InputOutputError)
+    if output and kind in (MissingInput, DataError):
+        kind = CannotCreate
     what = (error.strerror or str(error)).lower()
     return kind(f"{name}: {what}" if name else what)
 

@@ -30,22 +30,27 @@ def atomic(path: str | os.PathLike, *, sync: bool = False) -> Iterator[BinaryIO]
     except OSError:
         special = False
     if special and not os.path.isdir(path):
-        with open(path, "wb") as out:
-            yield out
+        try:
+            with open(path, "wb") as out:
+                yield out
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise errors.from_os_error(error, path, output=True) from error
         return
     target = os.path.realpath(path)
     folder, base = os.path.split(target)
-    # The name starts with a dot, so that globs and folder walks do not take it for a result.
-    temporary = os.path.join(folder, f".{base[:200]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    # The name starts with a dot, so that globs and folder walks do not take it for a result; it is cut, since systems
+    # limit names in bytes.
+    start = os.fsencode(base)[:150].decode(errors="ignore")
+    temporary = os.path.join(folder, f".{start}.{_host()}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         os.makedirs(folder, exist_ok=True)
         if os.path.isdir(target):
             raise errors.CannotCreate(f"{path}: is a directory")
         out = open(temporary, "xb")  # noqa: SIM115 - closed below, before the rename
-    except FileNotFoundError as error:
-        raise errors.CannotCreate(f"{path}: cannot be created: {error.strerror}") from error
     except OSError as error:
-        raise errors.from_os_error(error, path) from error
+        raise errors.from_os_error(error, path, output=True) from error
     _unfinished.add(temporary)
     try:
         yield out
@@ -55,7 +60,7 @@ def atomic(path: str | os.PathLike, *, sync: bool = False) -> Iterator[BinaryIO]
         out.close()
         os.replace(temporary, target)
     except OSError as error:
-        raise errors.from_os_error(error, path) from error
+        raise errors.from_os_error(error, path, output=True) from error
     finally:
         with contextlib.suppress(OSError):
             out.close()
@@ -74,7 +79,8 @@ def remove_unfinished() -> None:
 def remove_stale_parts(folder: str | os.PathLike) -> int:
     """Remove temporary files that a killed process of ours left in `folder`; return how many.
 
-    A part file names the process that writes it; only those of processes that are gone are removed.
+    A part file names the machine and the process that write it; only those of processes of this machine that are gone
+    are removed.
     """
     removed = 0
     try:
@@ -82,12 +88,18 @@ def remove_stale_parts(folder: str | os.PathLike) -> int:
     except OSError:
         return 0
     for name in names:
-        owner = name[:-5].rpartition(".")[2].partition("-")[0]
-        if owner.isdigit() and not _is_running(int(owner)):
+        rest, _, last = name.removesuffix(".part").rpartition(".")
+        owner = last.partition("-")[0]
+        if rest.endswith(f".{_host()}") and owner.isdigit() and not _is_running(int(owner)):
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(folder, name))
                 removed += 1
     return removed
+
+
+def _host() -> str:
+    """Return the name of this machine as a word for file names: folders may be shared with others."""
+    return "".join(c for c in os.uname().nodename[:40] if c.isascii() and (c.isalnum() or c == "-")) or "here"
 
 
 def _is_running(pid: int) -> bool:

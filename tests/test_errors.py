@@ -23,8 +23,9 @@ def test_table_in_the_docstring_is_the_truth():
         (errno.EACCES, errors.NotPermitted),
         (errno.EPERM, errors.NotPermitted),
         (errno.EROFS, errors.CannotCreate),
-        (errno.EISDIR, errors.CannotCreate),
-        (errno.ENAMETOOLONG, errors.CannotCreate),
+        (errno.EISDIR, errors.DataError),
+        (errno.ENOTDIR, errors.MissingInput),
+        (errno.ENAMETOOLONG, errors.MissingInput),
         (errno.ENOSPC, errors.TryAgain),
         (errno.EDQUOT, errors.TryAgain),
         (errno.EMFILE, errors.TryAgain),
@@ -38,6 +39,14 @@ def test_os_errors_become_ours(number, kind):
     assert str(error) == f"a.png: {os.strerror(number).lower()}"
 
 
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG])
+def test_an_output_that_has_no_place_cannot_be_created(number):
+    made = errors.from_os_error(OSError(number, os.strerror(number), "a.png"), output=True)
+    assert type(made) is errors.CannotCreate
+    kept = errors.from_os_error(OSError(errno.EACCES, "Permission denied", "a.png"), output=True)
+    assert type(kept) is errors.NotPermitted
+
+
 def test_os_error_is_named_by_the_caller_first():
     assert str(errors.from_os_error(OSError(errno.EIO, "Input/output error", "b"), "a")) == "a: input/output error"
     assert str(errors.from_os_error(OSError("something odd"))) == "something odd"
@@ -49,7 +58,7 @@ def test_real_os_errors(tmp_path):
     assert str(errors.from_os_error(caught.value)) == f"{tmp_path / 'none'}: no such file or directory"
     with pytest.raises(OSError) as caught:
         os.open(tmp_path, os.O_WRONLY)
-    assert isinstance(errors.from_os_error(caught.value), errors.CannotCreate)
+    assert isinstance(errors.from_os_error(caught.value, output=True), errors.CannotCreate)
 
 
 def test_out_of_memory_is_known_by_its_look():

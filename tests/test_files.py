@@ -137,6 +137,35 @@ def test_a_killed_process_leaves_only_a_hidden_part(tmp_path):
     assert files.remove_stale_parts(tmp_path / "none") == 0
 
 
+def test_the_part_of_another_machine_is_left_alone(tmp_path, monkeypatch):
+    process = writer(tmp_path / "a.bin", "plain")
+    process.kill()
+    process.wait()
+    (part,) = names(tmp_path)
+    monkeypatch.setattr(files, "_host", lambda: "elsewhere")
+    assert files.remove_stale_parts(tmp_path) == 0, "its number may be that of a process that lives there"
+    assert names(tmp_path) == [part]
+
+
+@pytest.mark.parametrize("name", ["a" * 250, "\u753b" * 80, "\U0001f3a8" * 60, "\udce9" * 250])
+def test_names_as_long_as_the_system_allows(tmp_path, name):
+    with files.atomic(tmp_path / f"{name}.png") as out:
+        out.write(b"whole")
+    assert (tmp_path / f"{name}.png").read_bytes() == b"whole"
+    assert names(tmp_path) == [f"{name}.png"]
+
+
+def test_a_name_that_is_too_long_cannot_be_created(tmp_path):
+    with pytest.raises(errors.CannotCreate, match="too long"), files.atomic(tmp_path / ("a" * 300)):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_device_is_named():
+    with pytest.raises(errors.TryAgain, match="/dev/full: no space"), files.atomic("/dev/full") as out:
+        out.write(b"x")
+
+
 def test_a_terminated_process_can_clean_up(tmp_path):
     process = writer(tmp_path / "a.bin", "polite")
     process.send_signal(signal.SIGTERM)

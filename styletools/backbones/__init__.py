@@ -109,5 +109,5 @@ def _download(name: str, url: str, digest: str) -> Path:
     except RuntimeError as error:
         raise errors.Unavailable(f"cannot download {url}: {error}") from error
     except OSError as error:
-        raise errors.from_os_error(error, str(target)) from error
+        raise errors.from_os_error(error, str(target), output=True) from error
     return target
