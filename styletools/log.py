@@ -29,6 +29,11 @@ def _write(text: str) -> None:
         pass  # nobody reads our complaints: there is nobody to complain to
 
 
+def printable(text: str) -> str:
+    """Return text as one line; what would drive the terminal, or is no character, becomes a question mark."""
+    return "".join(c if c.isprintable() else "?" for c in text.replace("\n", " "))
+
+
 def _emit(level: str, message: str, fields: dict) -> None:
     if _state["json"]:
         event = {"time": round(time.time(), 3), "level": level, "program": _state["program"], "message": message}
@@ -37,9 +42,7 @@ def _emit(level: str, message: str, fields: dict) -> None:
     clear = "\r\x1b[K" if _state["on_bar"] else ""
     _state["on_bar"] = False
     word = f"{level}: " if level == "warning" else ""
-    # Control characters in file names must neither break the line nor drive the terminal.
-    one_line = "".join(c if c.isprintable() else "?" for c in message.replace("\n", " "))
-    _write(f"{clear}{_state['program']}: {word}{one_line}\n")
+    _write(f"{clear}{_state['program']}: {word}{printable(message)}\n")
 
 
 def error(message: str, **fields) -> None:

@@ -57,8 +57,12 @@ def read_headers(path: str | os.PathLike) -> Iterator[Header]:
                 header = json.loads(file.read(length))
                 metadata = {str(key): str(value) for key, value in (header.pop("__metadata__", None) or {}).items()}
                 tensors = {name: (str(of["dtype"]), tuple(map(int, of["shape"]))) for name, of in header.items()}
+                extents = [int(of["data_offsets"][1]) for of in header.values()]
+                # A negative extent would lead back to where we have been.
+                if any(number < 0 for number in [*extents, *(side for _, shape in tensors.values() for side in shape)]):
+                    raise ValueError("a size below 0")
                 yield Header(metadata, tensors)
-                end = file.tell() + max((int(of["data_offsets"][1]) for of in header.values()), default=0)
+                end = file.tell() + max(extents, default=0)
                 if end > size:
                     raise errors.DataError(f"{path}: is cut off: {size} of {end} bytes")
                 if end == size:
@@ -87,8 +91,9 @@ def find(model: str) -> Path:
     path = Path(model)
     if path.is_file():
         return path
-    if path.is_dir():
-        raise errors.DataError(f"{model}: is a directory, not a model file")
+    if path.exists():
+        what = "is a directory" if path.is_dir() else "is no regular file"
+        raise errors.DataError(f"{model}: {what}, not a model file")
     looks_like_path = os.sep in model or path.suffix
     if not looks_like_path:
         path = files.zoo_dir() / f"{model}.safetensors"
@@ -101,14 +106,20 @@ def find(model: str) -> Path:
 def check(path: str | os.PathLike) -> dict[str, str]:
     """Return the header of a model file after checking that it is one that this version can load.
 
-    Raises DoesNotFit for safetensors of another kind, or made by a newer version.
+    Raises DoesNotFit for safetensors of another kind, made by a newer version or of a method that is not here.
     """
+    from styletools import methods
+
     header = read_header(path)
     if header.get("kind") != "model":
         kind = header.get("kind")
         raise errors.DoesNotFit(f"{path}: not a model" + (f" but a record of kind {kind!r}" if kind else ""))
     if header.get("styletools") != FORMAT:
         raise errors.DoesNotFit(f"{path}: model format {header.get('styletools')}, this version reads {FORMAT}")
+    try:
+        methods.describe(header.get("method", ""))
+    except errors.UsageError as error:
+        raise errors.DoesNotFit(f"{path}: {error}") from error
     return header
 
 
@@ -129,8 +140,10 @@ def load(model: str | os.PathLike, *, device="cpu") -> Method:
     except Exception as error:
         raise errors.DataError(f"{path}: damaged model file: {error}") from error
     try:
-        method = methods.create(header.get("method", ""), config)
+        method = methods.create(header["method"], config)
     except (errors.UsageError, errors.DoesNotFit, TypeError, ValueError, RuntimeError) as error:
+        if errors.is_out_of_memory(error):
+            raise
         raise errors.DoesNotFit(f"{path}: {error}") from error
     load_tensors(method, tensors, path)
     method.nets.eval()
@@ -186,6 +199,8 @@ def save(
         "trained_on": trained_on,
         "licence": licence,
     }
+    # File names in the command may be any bytes; what is no character in them becomes a question mark.
+    metadata = {key: value.encode(errors="replace").decode() for key, value in metadata.items()}
     with files.atomic(path, sync=True) as out:
         out.write(to_bytes(state, metadata))
 

@@ -56,6 +56,39 @@ def test_half_is_half_the_size_and_close(tmp_path):
         torch.testing.assert_close(again[key], value, rtol=1e-3, atol=1e-3)
 
 
+def test_file_names_that_are_no_text_do_not_spoil_the_saving(tmp_path):
+    saved(tmp_path / "m.safetensors", "live", created_by="st-train live --style caf\udce9/", trained_on="caf\udce9")
+    header = modelfile.read_header(tmp_path / "m.safetensors")
+    assert header["created_by"] == "st-train live --style caf?/" and header["trained_on"] == "caf?"
+
+
+@pytest.mark.parametrize("method", ["nowhere", None])
+def test_a_model_of_a_method_that_is_not_here(tmp_path, method):
+    saved(tmp_path / "m.safetensors", "live")
+    whole = (tmp_path / "m.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", whole[:8])
+    header = json.loads(whole[8 : 8 + length])
+    del header["__metadata__"]["method"]
+    header["__metadata__"] |= {"method": method} if method else {}
+    text = json.dumps(header).encode()
+    (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + length :])
+    with pytest.raises(errors.DoesNotFit, match="m.safetensors: unknown method"):
+        modelfile.load(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(("shape", "offset"), [([1], -4), ([-1], 4), ([1], None)])
+def test_sizes_below_zero_are_damage(tmp_path, shape, offset):
+    def header(offset):
+        text = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, offset]}}).encode()
+        return struct.pack("<Q", len(text)) + text
+
+    # The last leads back to the very beginning: whoever follows it never ends.
+    whole = header(offset if offset is not None else -len(header(-10)))
+    (tmp_path / "m.safetensors").write_bytes(whole + b"1234")
+    with pytest.raises(errors.DataError, match="not a safetensors file"):
+        list(modelfile.read_headers(tmp_path / "m.safetensors"))
+
+
 def test_given_tensors_replace_the_networks_own(tmp_path):
     method = methods.create("live")
     average = {key: torch.full_like(value, 0.5) for key, value in kept(method).items()}

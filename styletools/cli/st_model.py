@@ -6,7 +6,7 @@ import os
 
 import click
 
-from styletools import files, methods, modelfile
+from styletools import files, log, methods, modelfile
 from styletools.cli._command import group
 
 STYLES = "styles.safetensors"
@@ -34,7 +34,7 @@ def list_all(as_json):
         click.echo(f"{kind}s:" if found else f"{kind}s: none bundled")
         width = max((len(entry["name"]) for entry in found), default=0)
         for entry in found:
-            click.echo(f"  {entry['name']:{width}}  {_line(entry)}".rstrip())
+            click.echo(log.printable(f"  {entry['name']:{width}}  {_line(entry)}".rstrip()))
 
 
 def _line(entry) -> str:
@@ -96,8 +96,8 @@ def show(model, as_json):
             continue
         click.echo("\n" * bool(number), nl=False)
         for key in sorted(header.metadata, key=lambda key: (key != "kind", key != "method", key)):
-            click.echo(f"{key}: {header.metadata[key]}")
+            click.echo(log.printable(f"{key}: {header.metadata[key]}"))
         count = sum(math.prod(shape) for _, shape in header.tensors.values())
         click.echo(f"{len(header.tensors)} tensors, {count} numbers, {_size(header)} bytes")
         for name, (kind, shape) in sorted(header.tensors.items()):
-            click.echo(f"  {name} {kind} {'x'.join(map(str, shape)) or 'scalar'}")
+            click.echo(log.printable(f"  {name} {kind} {'x'.join(map(str, shape)) or 'scalar'}"))

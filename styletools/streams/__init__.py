@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from styletools import errors
+from styletools import errors, log
 from styletools.streams._reader import Reader
 
 HEAD = 512
@@ -126,8 +126,6 @@ class Writer:
 
     def warn_once(self, message: str) -> None:
         """Say `message` on standard error, once for this writer."""
-        from styletools import log
-
         if not self._warned:
             self._warned = True
             log.warning(message)
@@ -289,7 +287,7 @@ def _records(reader, name, chosen, limits, stream) -> Iterator[Record]:
             del record
     except errors.DataError as error:
         # Damaged bytes that a message quotes must neither break its line nor fill the screen.
-        message = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))[:300]
+        message = log.printable(" ".join(str(error).split()))[:300]
         raise errors.DataError(f"{name}: {message}" if name else message) from error
 
 

@@ -67,6 +67,27 @@ def test_what_cannot_be_shown(call, folder, picture, live_model, zoo):
         assert found == status and err.count("\n") == 1 and name in err, name
 
 
+def test_what_a_file_says_does_not_drive_the_terminal(call, folder):
+    text = json.dumps({"__metadata__": {"name": "\x1b[31mred\nkind: fake", "note": "\ud800"}}).encode()
+    (folder / "odd.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    status, out, err = call("st-model", "show", "odd.safetensors")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[:2] == [b"name: ?[31mred kind: fake", b"note: ?"]
+
+
+def test_json_of_what_is_no_text(sh, folder):
+    text = json.dumps({"__metadata__": {"note": "\ud800"}}).encode()
+    (folder / "odd.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    done = sh("st-model show --json odd.safetensors")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["meta"] == {"note": "\ud800"}
+
+
+def test_a_pipe_is_no_model_file(sh):
+    done = sh("st-model show <(echo)")
+    assert done.returncode == 65 and b"is no regular file, not a model file" in done.stderr
+
+
 def test_sub_commands(call, zoo):
     assert call("st-model")[0] == 2
     assert call("st-model", "nope")[0] == 2
