@@ -1,4 +1,4 @@
-"""Losses that two or more methods share. All return a scalar; inputs are (N, C, H, W) unless said."""
+"""Losses of style transfer, free of any method. All return a scalar; inputs are (N, C, H, W) unless said."""
 
 import torch
 from torch import Tensor
@@ -47,8 +47,8 @@ def grid(images: Tensor, reference: Tensor, cell: int = 4, window: int = 12) -> 
     """Return how much more of a pattern that repeats every `cell` pixels there is than in `reference`, on average.
 
     Such a pattern is what up-sampling leaves. Within windows of cell x window pixels a side, it is the mean of each of
-    the cell² positions against the mean of all of them; textures of other periods cancel. 0 where a side is shorter than
-    a window.
+    the cell² positions against the mean of all of them; textures of other periods cancel. 0 where a side is shorter
+    than a window.
     """
     if min(images.shape[-2:]) < cell * window:
         return images.new_zeros(())

@@ -41,7 +41,7 @@ class Backbone(nn.Module):
     def lift(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the features in the space of the network that this one was distilled from."""
         return {
-            layer: torch.relu(self.heads[layer.replace(".", "_")](tensor)) if layer in self.heads else tensor
+            layer: torch.relu(self.heads[layer](tensor)) if layer in self.heads else tensor
             for layer, tensor in features.items()
         }
 
