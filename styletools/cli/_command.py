@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import os
 import shlex
 import signal
@@ -59,6 +60,9 @@ def command_line() -> str:
 def _run(name: str, click_main, args=None, **unused) -> None:
     """Run a command in this process and end the process with the right status or signal."""
     _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What is written may come from files and their names; as an escape, what is no character does no harm.
+        sys.stdout.reconfigure(errors="backslashreplace")
     log.setup(name)
     _words[:] = [name, *(sys.argv[1:] if args is None else args)]
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -111,6 +115,8 @@ def as_styletools_error(error: BaseException) -> errors.StyletoolsError:
         made: errors.StyletoolsError = errors.TryAgain("out of memory")
     elif isinstance(error, OSError):
         made = errors.from_os_error(error)
+    elif isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("styletools"):
+        made = errors.Unavailable(f"the Python package {error.name} is missing: pip install it")
     else:
         made = errors.StyletoolsError(f"internal error: {type(error).__name__}: {error} (-v shows where)")
     made.__cause__ = error
