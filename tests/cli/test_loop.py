@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from styletools import errors, streams
+from styletools import errors, files, streams
 from styletools.cli import _loop
 from styletools.cli._loop import Deferred, Source, Target, find_sources, gather, run
 
@@ -282,7 +282,11 @@ def test_stale_part_files_are_swept_and_living_ones_kept(folder, picture):
     (folder / "out").mkdir()
     ended = subprocess.Popen(["true"])
     ended.wait()
-    stale, living = (folder / f"out/.x.png.{pid}-abcd.part" for pid in (ended.pid, os.getpid()))
+    with files.atomic(folder / "out/x.png") as out:
+        pattern = Path(out.name).name
+    stale, living = (
+        folder / "out" / pattern.replace(f".{os.getpid()}-", f".{pid}-") for pid in (ended.pid, os.getpid())
+    )
     stale.touch()
     living.touch()
     run(find_sources(["a.png"]), Target("out/", None), negative)
