@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-from styletools import errors, log
+from styletools import errors, log, streams
 
 EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"])
 CACHE_BYTES = 2 << 30
@@ -79,18 +79,18 @@ class Crops:
         self._cached = 0
         self._broken: set[str] = set()
 
-    def _open(self, path: str, size: int) -> Image.Image | None:
-        """Return the image in RGB, its short side at least `size`; None for a broken one, reported once."""
+    def _open(self, path: str) -> Image.Image | None:
+        """Return the image in 8-bit RGB; None for a broken one, reported once."""
         if path in self._broken:
             return None
         image = self._cache.get(path)
         if image is None:
             try:
-                with Image.open(path) as file:
-                    image = ImageOps.exif_transpose(file).convert("RGB")
-            except Exception as error:  # Pillow raises many kinds for damaged files
+                pixels = streams.to_8bit(streams.flat_rgb(streams.open_image(path)))
+                image = Image.fromarray(np.ascontiguousarray(pixels))
+            except errors.StyletoolsError as error:
                 self._broken.add(path)
-                log.warning(f"{path}: skipped: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+                log.warning(f"{path}: skipped: {str(error).removeprefix(f'{path}: ')}")
                 return None
             self._cached += image.width * image.height * 3
             self._cache[path] = image
@@ -111,7 +111,7 @@ class Crops:
             group = self.groups[rng.choice(len(self.groups), p=self.shares)]
             path = group[rng.integers(len(group))]
             where = rng.random(4)
-            image = self._open(path, size)
+            image = self._open(path)
             if image is None:
                 continue
             short = min(image.size)

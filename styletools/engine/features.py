@@ -22,9 +22,7 @@ def to_pixels(image: streams.Image, size: int | None = None) -> Tensor:
     """
     if not isinstance(image, streams.Image):
         raise errors.DataError("holds tensors, not a picture")
-    if image.array.shape[2] in (2, 4):
-        image = streams.Image(streams.over_white(image.array))
-    return infer.resize(infer.to_tensor(image)[0], size)
+    return infer.resize(infer.to_tensor(streams.Image(streams.flat_rgb(image)))[0], size)
 
 
 class Extractor:

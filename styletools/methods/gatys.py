@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from styletools import backbones, errors, log, losses, stats
+from styletools import backbones, errors, log, losses, stats, streams
 from styletools.methods import Method
 
 APPLIES_TO = "image+style"
@@ -264,15 +264,7 @@ def _scale(target: Tensor) -> Tensor:
 
 
 def _open(path: str) -> Tensor:
-    """Read an image file as (1, 3, H, W) RGB in [0, 1]."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as file:
-            pixels = np.array(ImageOps.exif_transpose(file).convert("RGB"))
-    except FileNotFoundError as error:
-        raise errors.MissingInput(f"{path}: no such image to start from") from error
-    except Exception as error:  # Pillow raises many kinds for damaged files
-        raise errors.DataError(f"{path}: no image to start from: {error}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    """Read an image file as (1, 3, H, W) RGB in [0, 1], transparent parts over white."""
+    pixels = streams.flat_rgb(streams.open_image(path))
+    full = 255 if pixels.itemsize == 1 else 65535
+    return torch.from_numpy(pixels.astype("float32")).permute(2, 0, 1)[None] / full

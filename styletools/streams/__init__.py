@@ -330,6 +330,6 @@ def open_image(path: str | os.PathLike, limits: Limits | None = None) -> Image:
 
 def __getattr__(name: str):
     # What works on pixels needs numpy, which this module must not import before it is used.
-    if name in ("to_rgb", "to_8bit", "to_16bit", "over_white"):
+    if name in ("to_rgb", "flat_rgb", "to_8bit", "to_16bit", "over_white"):
         return getattr(importlib.import_module(f"{__name__}._pixels"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

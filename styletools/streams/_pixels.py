@@ -75,6 +75,12 @@ def over_white(array: np.ndarray) -> np.ndarray:
     return ((colours * alpha + full * (full - alpha) + full // 2) // full).astype(array.dtype)
 
 
+def flat_rgb(image: Image) -> np.ndarray:
+    """Return the colours of a picture as HxWx3, transparent parts laid over white; the depth is kept."""
+    has_alpha = image.array.shape[2] in (2, 4)
+    return to_rgb(Image(over_white(image.array)) if has_alpha else image)[0]
+
+
 def opaque(writer, array: np.ndarray) -> np.ndarray:
     """Return `array` for a format without alpha; say so once where something is lost."""
     if array.shape[2] in (1, 3):

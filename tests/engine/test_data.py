@@ -99,11 +99,18 @@ def test_orientation_and_modes(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rows are columns
     image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    opened = crops(tmp_path)._open(str(tmp_path / "turned.jpg"), 8)
+    opened = crops(tmp_path)._open(str(tmp_path / "turned.jpg"))
     assert opened.size == (20, 40) and opened.mode == "RGB"
     for mode in ("L", "RGBA", "P", "1", "I;16"):
         Image.new(mode, (9, 9)).save(tmp_path / "m.png")
         assert crops(tmp_path / "m.png").batch(0, 1, 8).shape == (1, 3, 8, 8)
+
+
+def test_depth_and_transparency_look_as_they_should(tmp_path):
+    Image.fromarray(np.full((9, 9), 200 * 257, np.uint16)).save(tmp_path / "deep.png")
+    assert (crops(tmp_path / "deep.png").batch(0, 1, 8) == 200).all()
+    Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (crops(tmp_path / "clear.png").batch(0, 1, 8) == 255).all(), "over white, as everywhere"
 
 
 def test_a_broken_image_is_told_once_and_left_out(tree, capsys):

@@ -106,10 +106,12 @@ def test_starting_from_an_image(slim, pair, tmp_path):
     Image.new("L", (20, 10), 200).save(tmp_path / "grey.png")
     result = restyle(*pair, start=str(tmp_path / "grey.png"), steps=1)
     torch.testing.assert_close(result, torch.full_like(result, 200 / 255), rtol=0, atol=1e-5)
-    with pytest.raises(errors.MissingInput, match="none.png: no such image"):
+    Image.fromarray(np.full((10, 20), 51400, np.uint16)).save(tmp_path / "deep.png")
+    assert torch.equal(restyle(*pair, start=str(tmp_path / "deep.png"), steps=1), result)
+    with pytest.raises(errors.MissingInput, match="none.png: no such file"):
         restyle(*pair, start=str(tmp_path / "none.png"))
     (tmp_path / "bad.png").write_bytes(b"nothing")
-    with pytest.raises(errors.DataError, match="bad.png: no image"):
+    with pytest.raises(errors.DataError, match="bad.png: neither a picture"):
         restyle(*pair, start=str(tmp_path / "bad.png"))
 
 

@@ -434,5 +434,7 @@ def test_depth_and_alpha_helpers():
     colours, alpha = streams.to_rgb(picture(channels=2, deep=True))
     assert colours.shape == (19, 27, 3) and alpha.shape == (19, 27) and colours.dtype == np.uint16
     half = np.array([[[0, 128], [200, 0], [77, 255]]], np.uint8)
+    assert streams.flat_rgb(streams.Image(half)).tolist() == [[[127] * 3, [255] * 3, [77] * 3]]
+    assert streams.flat_rgb(streams.Image(half[:, :, :1])).tolist() == [[[0] * 3, [200] * 3, [77] * 3]]
     assert streams.over_white(half).ravel().tolist() == [127, 255, 77]
     assert streams.over_white(streams.to_16bit(half)).ravel().tolist() == [127 * 257, 65535, 77 * 257]
