@@ -1,5 +1,6 @@
 """Paths and files: atomic writing, make's rule, and where things are kept. Standard library only."""
 
+import atexit
 import contextlib
 import os
 import secrets
@@ -18,17 +19,18 @@ _unfinished: set[str] = set()
 def atomic(path: str | os.PathLike, *, sync: bool = False) -> Iterator[BinaryIO]:
     """Open a binary file that appears under `path` only when the block ends without an exception.
 
-    The bytes go to a hidden temporary file in the same folder, which is created where missing, and
-    `os.replace` puts it into place. On any exception the temporary file is removed and an
-    older `path` stays as it was. Where `path` exists and is no regular file (a pipe, /dev/null), it is
-    written directly. `sync` flushes to the disk first, for files that took hours to make.
+    The bytes go to a hidden temporary file in the same folder, which is created where missing, and `os.replace` puts
+    it into place, with the permissions of the file that it replaces. On any exception the temporary file is removed and
+    an older `path` stays as it was. Where `path` exists and is no regular file (a pipe, /dev/null), it is written
+    directly. `sync` flushes to the disk first, for files that took hours to make.
     Raises CannotCreate, NotPermitted or TryAgain when the file cannot be made.
     """
     path = os.fspath(path)
     try:
-        special = not stat.S_ISREG(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except OSError:
-        special = False
+        mode = None
+    special = mode is not None and not stat.S_ISREG(mode)
     if special and not os.path.isdir(path):
         try:
             with open(path, "wb") as out:
@@ -55,6 +57,8 @@ def atomic(path: str | os.PathLike, *, sync: bool = False) -> Iterator[BinaryIO]
     try:
         yield out
         out.flush()
+        if mode is not None:
+            os.fchmod(out.fileno(), stat.S_IMODE(mode))
         if sync:
             os.fsync(out.fileno())
         out.close()
@@ -69,8 +73,26 @@ def atomic(path: str | os.PathLike, *, sync: bool = False) -> Iterator[BinaryIO]
         _unfinished.discard(temporary)
 
 
+def spool(path: str | os.PathLike) -> Path:
+    """Copy what comes through a pipe into a temporary file, for what is read more than once; return that file.
+
+    It goes with this process. Raises as reading and writing files do.
+    """
+    import shutil
+    import tempfile
+
+    try:
+        with open(path, "rb") as source, tempfile.NamedTemporaryFile(prefix="styletools-", delete=False) as out:
+            _unfinished.add(out.name)
+            atexit.register(remove_unfinished)
+            shutil.copyfileobj(source, out)
+    except OSError as error:
+        raise errors.from_os_error(error, os.fspath(path)) from error
+    return Path(out.name)
+
+
 def remove_unfinished() -> None:
-    """Remove the temporary files of writes that are under way: the last act before a signal ends us."""
+    """Remove the temporary files of writes that are under way and of `spool`: the last act before the end."""
     for temporary in list(_unfinished):
         with contextlib.suppress(OSError):
             os.unlink(temporary)

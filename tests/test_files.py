@@ -41,6 +41,29 @@ def test_a_failure_keeps_the_old_file(tmp_path, failure):
     assert names(tmp_path) == ["a.bin"]
 
 
+def test_the_permissions_of_what_is_replaced_stay(tmp_path):
+    path = tmp_path / "private"
+    path.touch(mode=0o600)
+    with files.atomic(path) as out:
+        out.write(b"still mine alone")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_bytes() == b"still mine alone"
+
+
+def test_a_pipe_is_spooled_for_as_long_as_the_process_lives(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    script = (
+        "import sys\nfrom styletools import files\nfound = files.spool(sys.argv[1])\n"
+        "print(found, len(found.read_bytes()), len(found.read_bytes()))"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path / "pipe")]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    (tmp_path / "pipe").write_bytes(b"x" * 200_000)
+    name, first, second = process.communicate(timeout=30)[0].split()
+    assert (first, second) == ("200000", "200000") and not os.path.exists(name)
+    with pytest.raises(errors.MissingInput, match="none"):
+        files.spool(tmp_path / "none")
+
+
 def test_mode_and_long_names(tmp_path):
     path = tmp_path / ("n" * 250)
     with files.atomic(path) as out:

@@ -1,7 +1,9 @@
 """st-apply: restyle pictures."""
 
+import contextlib
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -58,6 +60,8 @@ def main(
     described = methods.describe(name)
     chosen, outside = styles.parse(specs), styles.parse(outside_specs)
     _check_use(described, chosen, outside, mask)
+    if STDIN in [*inputs, files_from or not inputs and STDIN] and any(map(_is_piped_in, [*chosen, *outside])):
+        raise errors.UsageError("standard input cannot be both a style and the pictures")
     digest = modelfile.digest(path) if path else ""
     defaults = {option.name: option.default for option in described.options} | (config or {})
     styles.check([*chosen, *outside], name, digest, "" if path else defaults.get("backbone", ""))
@@ -130,6 +134,14 @@ def _check_use(described, chosen, outside, mask) -> None:
         raise errors.MissingInput(f"{mask}: no such file")
     if mask and not os.path.isfile(mask):
         raise errors.DataError(f"{mask}: a mask must be a regular file, for it is read more than once")
+
+
+def _is_piped_in(style) -> bool:
+    """Tell whether a style came through standard input, where pictures are to be had no more."""
+    path = Path(style.name)
+    with contextlib.suppress(OSError):
+        return style.kind != "bundled" and path.is_fifo() and os.path.samestat(path.stat(), os.fstat(0))
+    return False
 
 
 def _check_one_file(target, sources) -> None:

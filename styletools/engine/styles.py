@@ -86,9 +86,10 @@ def _parse_one(text: str) -> Style:
     if os.path.isdir(name) and name not in bundled():
         raise errors.DataError(f"{name}: is a directory, not a style")
     if os.path.exists(name) and not os.path.isdir(name):
-        if not os.path.isfile(name):
-            raise errors.DataError(f"{name}: a style must be a regular file, for it is read more than once")
-        return Style(name, Path(name), weight, "record" if _is_record(name) else "image")
+        path = files.spool(name) if Path(name).is_fifo() else Path(name)  # for it is read more than once
+        if not path.is_file():
+            raise errors.DataError(f"{name}: a style must be a file or a pipe")
+        return Style(name, path, weight, "record" if _is_record(path) else "image")
     if name in bundled():
         return Style(name, files.zoo_dir() / STYLES, weight, "bundled")
     if os.sep in name or Path(name).suffix:
@@ -98,13 +99,13 @@ def _parse_one(text: str) -> Style:
     raise errors.MissingInput(f"{name}: neither a file nor a bundled style: {hint}")
 
 
-def _is_record(path: str) -> bool:
+def _is_record(path: Path) -> bool:
     """Tell whether a file begins as safetensors do."""
     try:
         with open(path, "rb") as file:
             head = file.read(9)
     except OSError as error:
-        raise errors.from_os_error(error, path) from error
+        raise errors.from_os_error(error, str(path)) from error
     return len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] <= modelfile.MAX_HEADER
 
 

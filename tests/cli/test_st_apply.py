@@ -227,6 +227,13 @@ def test_masks_that_cannot_be(apply, picture, folder):
     assert not (folder / "b.png").exists()
 
 
+def test_standard_input_is_not_both_style_and_pictures(sh, folder, picture):
+    picture("a.png")
+    for rest in ("", "-", "--files-from -", "a.png --files-from -"):
+        done = sh(f"cat a.png | st-apply -s /dev/stdin --to ppm {rest}")
+        assert done.returncode == 2 and b"both a style and the pictures" in done.stderr, rest
+
+
 # ---- styles ----------------------------------------------------------------------------------------------
 
 

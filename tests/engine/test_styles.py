@@ -1,6 +1,7 @@
 """Styles as users name them: parsing, checking, mixing."""
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -112,14 +113,24 @@ def test_commas_and_colons_in_names_of_files(painting):
         ("zzz", errors.MissingInput, "st-model list"),
         ("zzz:2", errors.MissingInput, "zzz: neither a file nor a bundled style"),
         ("zoo", errors.DataError, "is a directory"),
-        ("pipe", errors.DataError, "regular file"),
+        ("/dev/null", errors.DataError, "a file or a pipe"),
     ],
 )
 def test_what_is_no_style(painting, zoo, spec, error, message):
     painting("a.png")
-    os.mkfifo("pipe")
     with pytest.raises(error, match=message):
         styles.parse([spec])
+
+
+def test_styles_come_through_pipes(painting, zoo):
+    painting("a.png")
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_bytes(Path("a.png").read_bytes()), daemon=True)
+    writer.start()
+    (found,) = styles.parse(["pipe:2"])
+    writer.join(10)
+    assert (found.name, found.weight, found.kind) == ("pipe", 2, "image")
+    assert found.path.read_bytes() == found.path.read_bytes() == Path("a.png").read_bytes()
 
 
 @settings(max_examples=50, deadline=None)
