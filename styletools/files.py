@@ -157,6 +157,15 @@ def output_path(source: str, root: str, target: str | os.PathLike, extension: st
     return Path(target) / (relative.with_suffix(extension) if extension else relative)
 
 
+def split_weight(text: str) -> tuple[str, float]:
+    """Split NAME:WEIGHT; the weight is 1 where no number is given, or where a file has the whole text for its name."""
+    name, colon, tail = text.rpartition(":")
+    if colon and name and not os.path.exists(text):
+        with contextlib.suppress(ValueError):
+            return name, float(tail)
+    return text, 1.0
+
+
 def cache_dir() -> Path:
     """Return the folder for downloads and derived files (`STYLETOOLS_CACHE`, else the XDG default).
 

@@ -64,6 +64,13 @@ def test_a_pipe_is_spooled_for_as_long_as_the_process_lives(tmp_path):
         files.spool(tmp_path / "none")
 
 
+def test_weights_behind_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("b:2").touch()
+    found = [files.split_weight(text) for text in ("a:0.5", "a", "a:b", ":3", "b:2", "b:2:4", "", "x:y:-1")]
+    assert found == [("a", 0.5), ("a", 1), ("a:b", 1), (":3", 1), ("b:2", 1), ("b:2", 4), ("", 1), ("x:y", -1)]
+
+
 def test_mode_and_long_names(tmp_path):
     path = tmp_path / ("n" * 250)
     with files.atomic(path) as out:

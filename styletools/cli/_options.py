@@ -17,12 +17,11 @@
 """
 
 import math
-import os
 import re
 
 import click
 
-from styletools import backbones, errors, streams
+from styletools import backbones, errors, files, streams
 
 
 def _names_of_formats(context, parameter, value):
@@ -128,17 +127,8 @@ size = click.option("--size", metavar="N", type=Count(),
 
 
 def weighted(text: str) -> tuple[str, float]:
-    """Split NAME:WEIGHT; the weight is 1 where none is given, or where a file has the whole text for its name.
-
-    Raises UsageError for a weight that is not more than 0.
-    """
-    name, colon, tail = text.rpartition(":")
-    try:
-        weight = float(tail) if colon and name and not os.path.exists(text) else None
-    except ValueError:
-        weight = None
-    if weight is None:
-        return text, 1.0
+    """Split NAME:WEIGHT as `files.split_weight` does. Raises UsageError for a weight that is not more than 0."""
+    name, weight = files.split_weight(text)
     if not 0 < weight < math.inf:
         raise errors.UsageError(f"{text}: a weight must be more than 0")
     return name, weight

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from styletools import errors, log, streams
+from styletools import errors, files, log, streams
 
 EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"])
 CACHE_BYTES = 2 << 30
@@ -31,10 +31,8 @@ class Source:
         holdout: every such-and-such image by sorted name is kept for validation; 0 keeps none.
         Raises MissingInput when there are no images, UsageError for a bad share.
         """
-        path, colon, share = spec.rpartition(":")
-        if not colon or not _is_number(share):
-            path, share = spec, "1"
-        self.spec, self.share = path, float(share)
+        path, self.share = files.split_weight(spec)
+        self.spec = path
         if not 0 < self.share < float("inf"):
             raise errors.UsageError(f"{spec}: the share must be a number above 0")
         found = _images(path)
@@ -42,14 +40,6 @@ class Source:
             raise errors.MissingInput(f"{path}: no images there")
         self.held_out = found[::holdout] if holdout else []
         self.paths = [p for i, p in enumerate(found) if i % holdout] if holdout and len(found) > 1 else found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _images(path: str) -> list[str]:

@@ -20,14 +20,10 @@ def to_tensor(image: streams.Image) -> tuple[Tensor, np.ndarray | None]:
 
     Grey becomes three equal channels; colours are not premultiplied.
     """
-    array = image.array
-    alpha = array[..., -1] if array.shape[2] in (2, 4) else None
-    colour = array[..., : array.shape[2] - (alpha is not None)]
-    if colour.shape[2] == 1:
-        colour = np.repeat(colour, 3, axis=2)
+    colours, alpha = streams.to_rgb(image)
     # torch has few operations on uint16.
-    planes = colour.transpose(2, 0, 1)[None].astype(np.float32 if array.dtype == np.uint16 else array.dtype)
-    return torch.from_numpy(np.ascontiguousarray(planes)).float() / np.iinfo(array.dtype).max, alpha
+    planes = colours.transpose(2, 0, 1)[None].astype(np.float32 if colours.dtype == np.uint16 else np.uint8)
+    return torch.from_numpy(np.ascontiguousarray(planes)).float() / np.iinfo(colours.dtype).max, alpha
 
 
 def to_image(tensor: Tensor, like: streams.Image, alpha: np.ndarray | None) -> streams.Image:

@@ -74,15 +74,9 @@ def _split(spec: str) -> list[str]:
 
 
 def _parse_one(text: str) -> Style:
-    name, weight = text, 1.0
-    if not os.path.exists(text) and ":" in text:
-        head, _, tail = text.rpartition(":")
-        try:
-            name, weight = head, float(tail)
-        except ValueError:
-            pass
-        if not 0 <= weight < float("inf"):
-            raise errors.UsageError(f"{text}: the weight of a style must be 0 or more")
+    name, weight = files.split_weight(text)
+    if not 0 <= weight < float("inf"):
+        raise errors.UsageError(f"{text}: the weight of a style must be 0 or more")
     if os.path.isdir(name) and name not in bundled():
         raise errors.DataError(f"{name}: is a directory, not a style")
     if os.path.exists(name) and not os.path.isdir(name):

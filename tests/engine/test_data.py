@@ -39,6 +39,9 @@ def test_shares(tree):
     assert data.Source(f"{tree}:2.5").share == 2.5
     assert data.Source(f"{tree}/*.PNG:3").share == 3
     assert data.Source(str(tree)).share == 1
+    Image.new("RGB", (9, 9)).save(tree / "a:3", format="png")
+    named = data.Source(f"{tree}/a:3")
+    assert (named.paths, named.share) == ([f"{tree}/a:3"], 1), "the colon belongs to the name of a file that is there"
     for share in ("0", "-1", "nan", "inf"):
         with pytest.raises(errors.UsageError, match="the share must be"):
             data.Source(f"{tree}:{share}")
