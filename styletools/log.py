@@ -114,7 +114,7 @@ class Progress:
         text = f"{_state['program']}: {count} {speed}{eta} {note}".rstrip()
         columns = 80
         try:
-            columns = os.get_terminal_size(sys.stderr.fileno()).columns
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or columns
         except (OSError, ValueError, AttributeError):
             pass
         _write("\r\x1b[K" + text[: max(columns - 1, 1)])
