@@ -108,6 +108,15 @@ class Reader:
             have += got
         return taken
 
+    def line(self, what: str) -> str:
+        """Take one line of the header of `what`, at most 4096 bytes, without its end; what is not ASCII is replaced."""
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            line += self.take(1, f"{what} header")
+            if len(line) > 4096:
+                raise errors.DataError(f"damaged {what}: a header line without end")
+        return line[:-1].decode("ascii", "replace")
+
     def _once_into(self, room: memoryview) -> int:
         if self._ended:
             return 0

@@ -25,20 +25,11 @@ def read(reader, limits, *, argument, strict):
         yield _read_one(reader, limits)
 
 
-def _line(reader) -> str:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        line += reader.take(1, "pam header")
-        if len(line) > 4096:
-            raise errors.DataError("damaged pam: a header line without end")
-    return line.decode("ascii", "replace").strip()
-
-
 def _read_one(reader, limits) -> Image:
     reader.take(3)
     numbers, kind = {}, ""
     for _ in range(1000):
-        word, _, value = _line(reader).partition(" ")
+        word, _, value = reader.line("pam").strip().partition(" ")
         if word == "ENDHDR":
             break
         if word in ("WIDTH", "HEIGHT", "DEPTH", "MAXVAL"):

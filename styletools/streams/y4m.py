@@ -31,7 +31,7 @@ _KEPT = {"F": "rate", "A": "aspect", "I": "interlace"}
 
 def read(reader, limits, *, argument, strict):
     """Yield the frames of a stream."""
-    words = _line(reader).split()
+    words = reader.line("y4m").split()
     if not words or words[0] != "YUV4MPEG2":
         raise errors.DataError("not a y4m stream")
     meta, size, chroma = {"range": "limited"}, {}, "420jpeg"
@@ -61,7 +61,7 @@ def read(reader, limits, *, argument, strict):
     while not reader.at_end():
         if reader.peek(5) != b"FRAME":
             raise errors.DataError(f"something that is not a y4m frame follows {number} frames")
-        _line(reader)
+        reader.line("y4m")
         planes = np.frombuffer(reader.take(luma + 2 * across * down, "frame"), np.uint8)
         y = planes[:luma].reshape(height, width)
         if chroma == "mono":
@@ -71,15 +71,6 @@ def read(reader, limits, *, argument, strict):
             array = _to_rgb(y, blue, red, chroma, meta["range"])
         yield Image(array, meta=dict(meta))
         number += 1
-
-
-def _line(reader) -> str:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        line += reader.take(1, "y4m header")
-        if len(line) > 4096:
-            raise errors.DataError("damaged y4m: a header line without end")
-    return line.decode("ascii", "replace").rstrip("\n")
 
 
 def _chroma_size(width: int, height: int, chroma: str) -> tuple[int, int]:
