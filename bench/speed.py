@@ -58,7 +58,8 @@ def main(style, frames, size, repeat):
         stream, _ = best([*apply, "-"], repeat, clip)
     rows = [
         {"figure": "st-apply --help over python -c pass", "ratio": usage / bare, "seconds": usage},
-        {"figure": "one picture, cold, over import torch+torchvision", "ratio": one / heavy, "seconds": one, "mb": memory},
+        {"figure": "one picture, cold, over import torch+torchvision", "ratio": one / heavy, "seconds": one,
+         "mb": memory},
         {"figure": "stream over st-cat of the same frames", "ratio": stream / copied, "seconds": stream},
         {"figure": "warm frames a second", "frames_per_second": (frames - 1) / (stream - first)},
     ]
