@@ -554,8 +554,11 @@ def _read(sources: Iterable[Source], from_format: str | None, limits: streams.Li
                     count += 1
                     if isinstance(record, streams.Bad):
                         yield _Item(source, record, record.error)
-                    else:
-                        yield _Item(source, record)
+                        continue
+                    further = record.meta.get("frames", 0)
+                    if further and record.meta.get("format") != "jpeg":  # those of cameras are previews
+                        log.warning(f"{source.label}: only the first of its {further + 1} frames is read")
+                    yield _Item(source, record)
                 if not count and not pipe and os.path.isfile(source.path):
                     raise errors.DataError(f"{source.path}: is empty")
         except errors.StyletoolsError as error:

@@ -19,7 +19,7 @@ from PIL import Image
 from styletools import errors, files, log, streams
 
 EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"])
-CACHE_BYTES = 2 << 30
+CACHE_BYTES = 1 << 30
 
 
 class Source:

@@ -1,10 +1,12 @@
 """The training loop: every method, any device. Read it top to bottom."""
 
+import contextlib
 import json
 import math
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +108,6 @@ def train(
         start, spent, base = _load(resume_path, method, optimizers, average)
     method.update = _guarded_update(method, plan.clip)
 
-    stop = _stop_on_signals()
     began = time.monotonic()
     progress = log.Progress(plan.steps, "step")
     recent: dict[str, list[float]] = {}
@@ -121,7 +122,11 @@ def train(
         _save(resume_path, method, optimizers, average, base, step, spent + time.monotonic() - began)
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    with open(log_path, "a" if resume else "w", encoding="utf-8", buffering=1) as journal:
+    with (
+        open(log_path, "a" if resume else "w", encoding="utf-8", buffering=1) as journal,
+        contextlib.closing(progress),
+        _noted_signals() as stop,
+    ):
         for step, batch in batches.iterate(start, plan.steps):
             factor = rate(plan, step)
             for key, optimizer in optimizers.items():
@@ -152,10 +157,7 @@ def train(
                 save()
             if stop["signal"] or out_of_time:
                 break
-    save()
-    progress.close()
-    for number, handler in stop["before"].items():
-        signal.signal(number, handler)
+        save()
     if stop["signal"]:
         log.warning(f"stopped at step {step}; --resume goes on from here")
         signal.signal(stop["signal"], signal.SIG_DFL)
@@ -206,20 +208,21 @@ def _validate(method, validation, average, device, amp) -> dict[str, float]:
     return {key: round(value, 6) for key, value in sums.items()}
 
 
-def _stop_on_signals() -> dict:
-    """Note SIGTERM and SIGINT instead of dying of them; a second Ctrl-C ends at once.
-
-    Returns {"signal": the number once one came, "before": the handlers to put back}.
-    """
-    seen = {"signal": None, "before": {}}
+@contextlib.contextmanager
+def _noted_signals() -> Iterator[dict]:
+    """Within, SIGTERM and SIGINT are noted as ["signal"] instead of ending us; a second one ends us at once."""
+    seen = {"signal": None}
 
     def note(number, frame):
         seen["signal"] = number
         signal.signal(number, signal.SIG_DFL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        seen["before"][number] = signal.signal(number, note)
-    return seen
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _save(path, method, optimizers, average, base, step, spent) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from styletools import errors, files, streams
 from styletools.cli import _loop
@@ -541,3 +542,11 @@ def test_the_reading_thread_hands_errors_over():
     with _loop._Ahead(broken(), 2) as items, pytest.raises(ValueError, match="why"):
         assert next(iter(items)) == 1
         list(items)
+
+
+def test_frames_that_are_left_out_are_told(call, folder):
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "green", "blue")]
+    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
+    status, out, err = call("st-cat", "-c", "a.gif")
+    assert (status, out.split()) == (0, [b"1"])
+    assert err == b"st-cat: warning: a.gif: only the first of its 3 frames is read\n"
