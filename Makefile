@@ -1,7 +1,7 @@
 # make demo      restyle a photograph with three bundled styles into demo/  (PHOTO=mine.jpg takes yours)
 # make test      run the whole test suite
 # make lint      check the style of the code
-# make bench     measure the style and content of live on PAIRS, a table of photographs and paintings
+# make bench     measure the speed of commands and, on PAIRS (a table of photographs and paintings), the quality of live
 # make models    train what is bundled, from the pictures in DATA; make styles encodes the named styles anew
 # make completions   generate the shell completions from the commands
 #
@@ -49,7 +49,8 @@ lint: $(READY)
 	$(VENV)/bin/python -m ruff check .
 
 bench: $(READY)
-	$(VENV)/bin/python bench/quality.py $(PAIRS) $(BENCH)
+	$(VENV)/bin/python bench/speed.py
+	$(if $(PAIRS),$(VENV)/bin/python bench/quality.py $(PAIRS) $(BENCH))
 
 completions: $(READY)
 	@for command in $(notdir $(wildcard bin/st-*)); do \

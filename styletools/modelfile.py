@@ -202,7 +202,15 @@ def save(
     # File names in the command may be any bytes; what is no character in them becomes a question mark.
     metadata = {key: value.encode(errors="replace").decode() for key, value in metadata.items()}
     with files.atomic(path, sync=True) as out:
-        out.write(to_bytes(state, metadata))
+        out.write(_in_order(to_bytes(state, metadata)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """Return a safetensors file with its header sorted: the library's order differs from run to run."""
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + data[8 + length :]
 
 
 def digest(path: str | os.PathLike) -> str:

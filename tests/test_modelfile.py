@@ -45,6 +45,14 @@ def test_round_trip(name, tmp_path):
     }  # fmt: skip
 
 
+def test_the_same_model_is_the_same_bytes(tmp_path):
+    method = methods.create("live", {"channels": 8, "blocks": 1})
+    told = {"step": 7, "trained_on": "these", "licence": "MIT", "created_by": "this"}
+    for i in range(8):  # the library's own order is drawn anew at each save
+        modelfile.save(tmp_path / f"{i}.safetensors", "live", method, **told)
+    assert len({modelfile.digest(path) for path in tmp_path.iterdir()}) == 1
+
+
 def test_half_is_half_the_size_and_close(tmp_path):
     method = saved(tmp_path / "a.safetensors", "live")
     modelfile.save(tmp_path / "b.safetensors", "live", method, half=True)
