@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 EPS = 1e-5
 
@@ -127,13 +128,20 @@ def _root(matrix: Tensor) -> Tensor:
 
 
 def match_histogram(image: Tensor, reference: Tensor) -> Tensor:
-    """Return `image` with the distribution of each channel mapped to that of `reference`'s channel."""
+    """Return `image` with the distribution of each channel mapped to that of `reference`'s channel.
+
+    Equal values stay equal: areas that are clipped to black or white get the mean of the values that they would share.
+    """
     source, target = image[0].flatten(1), reference[0].flatten(1)
-    order = source.argsort(1)
     ranked = target.sort(1).values
-    if ranked.shape[1] != order.shape[1]:
-        ranked = torch.nn.functional.interpolate(ranked[None], order.shape[1], mode="linear", align_corners=True)[0]
-    return torch.empty_like(source).scatter_(1, order, ranked).view_as(image)
+    if ranked.shape[1] != source.shape[1]:
+        ranked = F.interpolate(ranked[None], source.shape[1], mode="linear", align_corners=True)[0]
+    channels = []
+    for values, wanted in zip(source, ranked):
+        _, group, size = values.unique(return_inverse=True, return_counts=True)
+        sums = wanted.double().cumsum(0)[size.cumsum(0) - 1].diff(prepend=wanted.new_zeros(1).double())
+        channels.append((sums / size).to(image.dtype)[group])
+    return torch.stack(channels).view_as(image)
 
 
 COLOR_TRANSFERS = {"luminance": keep_chroma, "coral": match_covariance, "histogram": match_histogram}

@@ -194,11 +194,17 @@ def test_covariance_is_matched_where_colours_do_not_vary_in_all_directions():
     assert torch.isfinite(stats.match_covariance(grey, full)).all()
 
 
-def test_histograms_of_flat_parts_keep_every_value():
-    """Ties in the picture are broken somehow; the distribution is exact all the same."""
-    image, reference = torch.zeros(1, 3, 8, 8), colours((8, 8), 3)
-    result = stats.match_histogram(image, reference)
-    assert torch.equal(result.flatten(2).sort(2).values, reference.flatten(2).sort(2).values)
+def test_histograms_of_flat_parts_stay_flat():
+    """What is clipped to one value must not come out as a ramp from top to bottom."""
+    reference = colours((8, 8), 3)
+    result = stats.match_histogram(torch.zeros(1, 3, 8, 8), reference)
+    torch.testing.assert_close(result, reference.mean((2, 3), keepdim=True).expand_as(result))
+    half = colours((8, 8), 1)
+    half[..., :4, :] = 0
+    result = stats.match_histogram(half, reference)
+    assert (result[..., :4, :] == result[..., :1, :1]).all()
+    above, wanted = result[..., 4:, :].flatten(2).sort(2).values, reference.flatten(2).sort(2).values[..., 32:]
+    torch.testing.assert_close(above, wanted)
 
 
 def test_colour_transfers_leave_what_they_are_given():
