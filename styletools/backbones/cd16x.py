@@ -3,10 +3,8 @@
 Paper: arXiv:2003.08436. It differs from ours: colour preprocessing in a 1x1 convolution, reflection padding.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,19 +26,11 @@ class _Network(VGG):
         for conv in self.convs.values():
             conv.padding = (0, 0)
 
-    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        wanted, found, block = set(layers), {}, "1"
-        x = self.colour(images)
-        for name, conv in self.convs.items():
-            if name[4] != block:
-                x, block = F.max_pool2d(x, 2), name[4]
-            x = torch.relu(conv(F.pad(x, (1, 1, 1, 1), mode="reflect")))
-            layer = name.replace("conv", "relu")
-            if layer in wanted:
-                found[layer] = x
-                if len(found) == len(wanted):
-                    break
-        return found
+    def _normalize(self, images: Tensor) -> Tensor:
+        return self.colour(images)
+
+    def _convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+        return conv(F.pad(x, (1, 1, 1, 1), mode="reflect"))
 
 
 class _Lifted(Backbone):

@@ -68,12 +68,6 @@ def main(
     target = Target(output, to_format, quality=quality)
     target.check()
 
-    recipe = {
-        "method": name, "model": digest, "config": config, "alpha": alpha, "preserve_color": preserve_color,
-        "styles": _identity(chosen), "outside": _identity(outside), "mask": mask and modelfile.digest(mask),
-        "style_size": style_size if any(style.kind == "image" for style in [*chosen, *outside]) else None,
-        "size": size, "seed": seed, "quality": quality, "from": from_format, "to": to_format,
-    }  # fmt: skip
     sources = find_sources(inputs, files_from, null, target)
     total, manifest = None, None
     if files_from != STDIN:
@@ -83,6 +77,12 @@ def main(
         for source in sources if target.kind == "folder" else ():
             target.claim(source)
     if target.kind == "folder":
+        recipe = {
+            "method": name, "model": digest, "config": config, "alpha": alpha, "preserve_color": preserve_color,
+            "styles": _identity(chosen), "outside": _identity(outside), "mask": mask and modelfile.digest(mask),
+            "style_size": style_size if any(style.kind == "image" for style in [*chosen, *outside]) else None,
+            "size": size, "seed": seed, "quality": quality, "from": from_format, "to": to_format,
+        }  # fmt: skip
         manifest = Manifest(target.path, recipe)
         if not force and files_from != STDIN:
             found = len(sources)

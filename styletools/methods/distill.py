@@ -94,37 +94,38 @@ class Distill(Method):
                 found |= {k: v.float() for k, v in teacher.lift(teacher(images, layers)).items()}
         return found
 
-    def _losses(self, images: Tensor) -> dict[str, Tensor]:
-        """Per layer: the squared error over the teacher's variance (1 - R², summed over channels)."""
-        targets = self._targets(images)
-        student = self.nets["student"](images)
-        losses = {}
-        for layer, target in targets.items():
-            error = (student[layer].float() - target).square().mean()
-            losses[layer] = error / target.var(dim=(0, 2, 3), correction=0).mean()
-        return losses
+    def _pairs(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return {layer: (the student's features, the teachers')}, in float32."""
+        targets, student = self._targets(images), self.nets["student"](images)
+        return {layer: (student[layer].float(), target) for layer, target in targets.items()}
 
     def train_step(self, batch, optimizers, step):
         images = batch["images"]
         # Optimisation by pixels (gatys) shows the backbone noise that photographs do not have.
         strength = torch.rand(len(images), 1, 1, 1).to(images.device) * 2 - 1
         noise = torch.randn(images.shape).to(images.device) * strength.clamp_min(0) * self.config.noise
-        losses = self._losses((images + noise).clamp(0, 1))
+        losses = _errors(self._pairs((images + noise).clamp(0, 1)))
         loss = sum(losses.values())
         self.update(optimizers["student"], loss)
         return {"loss": loss} | losses
 
     @torch.no_grad()
     def validate(self, batch):
-        losses, correlations = self._losses(batch["images"]), {}
-        targets, student = self._targets(batch["images"]), self.nets["student"](batch["images"])
-        for layer, target in targets.items():
-            pair = torch.stack([target.flatten(), student[layer].float().flatten()])
-            correlations[f"r.{layer}"] = torch.corrcoef(pair)[0, 1]
-        return {"loss": sum(losses.values())} | correlations
+        pairs, correlations = self._pairs(batch["images"]), {}
+        for layer, (found, target) in pairs.items():
+            correlations[f"r.{layer}"] = torch.corrcoef(torch.stack([target.flatten(), found.flatten()]))[0, 1]
+        return {"loss": sum(_errors(pairs).values())} | correlations
 
 
 SAMPLES = 40_000
+
+
+def _errors(pairs: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Return per layer the squared error over the teacher's variance (1 - R², summed over channels)."""
+    return {
+        layer: (found - target).square().mean() / target.var(dim=(0, 2, 3), correction=0).mean()
+        for layer, (found, target) in pairs.items()
+    }
 
 
 def _note(found: dict, name: str, module, inputs, output: Tensor) -> None:

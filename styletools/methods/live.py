@@ -8,6 +8,7 @@ Differences: half of the normalisations are replaced by a gain and a bias from t
 than the convolutions; the style loss of each layer is divided by the typical distance of two paintings.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -143,14 +144,15 @@ class Live(Method):
         groups = [{"params": fresh, "lr": self.config.lr}, {"params": pretrained, "lr": 0.1 * self.config.lr}]
         return {"live": torch.optim.Adam(groups, betas=(0.9, 0.99))}
 
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
+    def _features(self, images: Tensor, layers: Sequence[str] = STYLE_LAYERS) -> dict[str, Tensor]:
+        """Return what the judge sees of images, in float32."""
         if self._judge is None:
             self._judge = backbones.load(self.config.backbone, device=self.device)
             self._judge.to(memory_format=torch.channels_last)
-        features = self._judge(images, STYLE_LAYERS)
+        features = self._judge(images, layers)
         # In its shallowest layer a narrow judge tells as much unlifted, at a quarter of the cost.
-        first = features.pop(STYLE_LAYERS[0])
-        return {layer: x.float() for layer, x in ({STYLE_LAYERS[0]: first} | self._judge.lift(features)).items()}
+        lifted = self._judge.lift({layer: x for layer, x in features.items() if layer != STYLE_LAYERS[0]})
+        return {layer: x.float() for layer, x in (features | lifted).items()}
 
     def _losses(self, batch, learn_scales: bool, identity: bool = True) -> dict[str, Tensor]:
         """The losses; with `identity` the first photograph is given itself as style, and must come back."""
@@ -158,7 +160,7 @@ class Live(Method):
         if identity:
             style[0] = content[0]
         with torch.no_grad():
-            content_features = self._features(content)["relu4_1"]
+            content_features = self._features(content, ["relu4_1"])["relu4_1"]
             targets = losses.mean_std_by_layer(self._features(style))
             if learn_scales:
                 self.nets["scales"].learn(targets)

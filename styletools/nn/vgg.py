@@ -51,17 +51,25 @@ class VGG(nn.Module):
         """The layers that can be asked for, shallow to deep: relu1_1, relu1_2, ..."""
         return [name.replace("conv", "relu") for name in self.convs]
 
+    def _normalize(self, images: Tensor) -> Tensor:
+        """Bring RGB in [0, 1] to what the first convolution takes."""
+        return (images - self.mean) / self.std
+
+    def _convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+        """Apply one convolution, with the padding that these weights were trained with."""
+        return conv(x)
+
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Return {layer: (N, C, h, w) features after ReLU} for the layers asked for; stops at the deepest one."""
         wanted, found = set(layers), {}
-        x = (images - self.mean) / self.std
+        x = self._normalize(images)
         block = "1"
         for name, conv in self.convs.items():
             if name[4] != block:
                 if min(x.shape[-2:]) > 1:
                     x = F.max_pool2d(x, 2)
                 block = name[4]
-            x = F.relu(conv(x))
+            x = F.relu(self._convolve(conv, x))
             layer = name.replace("conv", "relu")
             if layer in wanted:
                 found[layer] = x

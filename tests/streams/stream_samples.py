@@ -6,6 +6,18 @@ import numpy as np
 
 from styletools import streams
 
+# (channels, 16 bits) -> what ffmpeg calls samples of that kind
+FORMS = {
+    (1, False): "gray",
+    (2, False): "ya8",
+    (3, False): "rgb24",
+    (4, False): "rgba",
+    (1, True): "gray16be",
+    (2, True): "ya16be",
+    (3, True): "rgb48be",
+    (4, True): "rgba64be",
+}
+
 
 def picture(height=19, width=27, channels=3, deep=False, phase=0.0):
     """A smooth picture with an edge, so that lossy formats keep it."""

@@ -2,18 +2,7 @@
 
 import numpy as np
 import pytest
-from stream_samples import decode, encode, noise, until_error
-
-FORMS = {
-    (1, False): "gray",
-    (2, False): "ya8",
-    (3, False): "rgb24",
-    (4, False): "rgba",
-    (1, True): "gray16be",
-    (2, True): "ya16be",
-    (3, True): "rgb48be",
-    (4, True): "rgba64be",
-}
+from stream_samples import FORMS, decode, encode, noise, until_error
 
 
 @pytest.mark.parametrize("channels,deep", FORMS)

@@ -8,23 +8,13 @@ import numpy as np
 import PIL.Image
 import PIL.ImageCms
 import pytest
-from stream_samples import decode, encode, noise, picture, until_error
+from stream_samples import FORMS, decode, encode, noise, picture, until_error
 
 from styletools import streams
 
 SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
 ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
-FORMS = {
-    (1, False): "gray",
-    (2, False): "ya8",
-    (3, False): "rgb24",
-    (4, False): "rgba",
-    (1, True): "gray16be",
-    (2, True): "ya16be",
-    (3, True): "rgb48be",
-    (4, True): "rgba64be",
-}
 
 
 def chunk(kind, data):
