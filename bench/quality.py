@@ -1,11 +1,12 @@
 """Quality on pairs of photograph and painting, judged by VGG-19. Prints a JSON line a pair, then the means.
 
-    python bench/quality.py pairs.tsv -m live [--alpha 1.0] [--limit 12] [--sheet sheet.png]
+    python bench/quality.py pairs.tsv -m live [--alpha 1.0] [--limit 12] [--sheet sheet.png] [--noise 2]
 
 style: per layer relu1_1 .. relu4_1 the squared distance of means and deviations to the painting's, over that of the
 untouched photograph, averaged over the layers (0 perfect, 1 untouched). content: the squared distance of relu4_1 to the
 photograph's, over that of the painting itself (0 untouched, 1 gone). Two control rows: the photograph itself
-and the painting itself. Pictures are scaled and cropped to 512 x 512. Paths in the table are relative to it.
+and the painting itself. noise: how much larger the change of the result is than that of the photograph (RMS), when
+Gaussian noise of so many 255ths is added to it. Pictures are scaled and cropped to 512 x 512. Paths in the table are relative to it.
 """
 
 import json
@@ -47,8 +48,9 @@ def measure(output, content, style):
 @click.option("--size", default=512, show_default=True)
 @click.option("--limit", type=int, help="Only this many pairs, spread evenly over the table.")
 @click.option("--sheet", type=click.Path(), help="Write content, style and output side by side, a row a pair.")
+@click.option("--noise", type=float, help="Measure what becomes of noise of this deviation, in 255ths.")
 @click.option("--device", default="auto", show_default=True)
-def main(pairs, model, settings, alpha, size, limit, sheet, device):
+def main(pairs, model, settings, alpha, size, limit, sheet, noise, device):
     """Score a model on the pairs of a table (content<TAB>style, one header line)."""
     import torch
 
@@ -64,7 +66,8 @@ def main(pairs, model, settings, alpha, size, limit, sheet, device):
     rows = [line.split("\t") for line in Path(pairs).read_text().splitlines()[1:] if line]
     if limit and limit < len(rows):
         rows = [rows[i * len(rows) // limit] for i in range(limit)]
-    cache, scores, controls, strips = {}, [], [], []
+    cache, scores, controls, strips, gains = {}, [], [], [], []
+    generator = torch.Generator().manual_seed(0)
 
     def load(name):
         if name not in cache:
@@ -81,13 +84,18 @@ def main(pairs, model, settings, alpha, size, limit, sheet, device):
             output = method.apply(infer.pad(content, method.multiple), style=record, alpha=alpha)[..., :size, :size]
             seconds = time.perf_counter() - began
             features = {k: v.cpu() for k, v in judge(output, LAYERS).items()}
+            if noise:
+                noisy = (content + torch.randn(content.shape, generator=generator).to(chosen) * noise / 255).clamp(0, 1)
+                other = method.apply(infer.pad(noisy, method.multiple), style=record, alpha=alpha)[..., :size, :size]
+                after, before = ((a - b).square().mean().sqrt() for a, b in ((other, output), (noisy, content)))
+                gains.append(float(after / before))
         pair = measure(features, content_features, style_features)
         scores.append(pair)
         controls.append(measure(style_features, content_features, style_features))
         print(json.dumps({
             "content": content_name, "style": style_name, "style_loss": round(pair[0], 4),
             "content_loss": round(pair[1], 4), "seconds": round(seconds, 3),
-        }), flush=True)  # fmt: skip
+        } | ({"noise_gain": round(gains[-1], 2)} if noise else {})), flush=True)  # fmt: skip
         strips.append(torch.cat([content, style, output], 3).cpu())
     mean = [sum(s[i] for s in scores) / len(scores) for i in (0, 1)]
     painting = [sum(s[i] for s in controls) / len(controls) for i in (0, 1)]
@@ -95,7 +103,7 @@ def main(pairs, model, settings, alpha, size, limit, sheet, device):
         "model": model, "alpha": alpha, "pairs": len(scores), "style_loss": round(mean[0], 4),
         "content_loss": round(mean[1], 4), "control_photograph": [1.0, 0.0],
         "control_painting": [round(v, 4) for v in painting],
-    }))  # fmt: skip
+    } | ({"noise_gain": round(sum(gains) / len(gains), 2)} if noise else {})))  # fmt: skip
     if sheet:
         from PIL import Image
 
