@@ -6,7 +6,8 @@ style: per layer relu1_1 .. relu4_1 the squared distance of means and deviations
 untouched photograph, averaged over the layers (0 perfect, 1 untouched). content: the squared distance of relu4_1 to the
 photograph's, over that of the painting itself (0 untouched, 1 gone). Two control rows: the photograph itself
 and the painting itself. noise: how much larger the change of the result is than that of the photograph (RMS), when
-Gaussian noise of so many 255ths is added to it. Pictures are scaled and cropped to 512 x 512. Paths in the table are relative to it.
+Gaussian noise of so many 255ths is added to it. Pictures are scaled and cropped to 512 x 512. Paths in the table are
+relative to it.
 """
 
 import json
