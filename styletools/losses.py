@@ -21,6 +21,16 @@ def gram_distance(gram: Tensor, target: Tensor) -> Tensor:
     return (gram - target).square().mean()
 
 
+def relative(found: Tensor, target: Tensor) -> Tensor:
+    """Return the squared difference over the mean square of the target, both per image, averaged over images.
+
+    found: (N, ...); target: (N or 1, ...). 0 is reached, 1 is what all zeros would give: a weight of it means the same
+    for any layer and backbone.
+    """
+    scale = target.detach().square().flatten(1).mean(1).clamp_min(1e-12)
+    return ((found - target).square().flatten(1).mean(1) / scale).mean()
+
+
 def normalized_content(features: Tensor, target: Tensor) -> Tensor:
     """Return the squared difference of instance-normalised features: structure, whatever the contrast.
 

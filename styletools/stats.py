@@ -46,11 +46,29 @@ def mean_std(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
     The variance is the biased one (divided by H·W); `eps` under the root keeps the gradient bounded where
     a channel is constant.
     """
-    flat = _flat(features)
-    average = flat.mean(-1)
-    # Twice faster than var_mean, which torch does not vectorise for channels-last tensors.
-    variance = (flat - average[..., None]).square().mean(-1)
-    return average, (variance + eps).sqrt()
+    return _MeanStd.apply(features.flatten(-2), eps)
+
+
+class _MeanStd(torch.autograd.Function):
+    """Mean and deviation of (..., C, pixels), with a gradient in closed form: a fifth of the time of autograd's."""
+
+    @staticmethod
+    def forward(ctx, given, eps):
+        flat = given if given.dtype == torch.float64 else given.float()
+        average = flat.mean(-1)
+        # Twice faster than var_mean, which torch does not vectorise for channels-last tensors.
+        centred = flat - average[..., None]
+        deviation = ((centred * centred).mean(-1) + eps).sqrt()
+        ctx.save_for_backward(given, average, deviation)
+        return average, deviation
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, for_average, for_deviation):
+        given, average, deviation = ctx.saved_tensors
+        slope = (for_deviation / deviation / given.shape[-1])[..., None]
+        level = (for_average / given.shape[-1])[..., None] - slope * average[..., None]
+        return torch.addcmul(level, given.to(level.dtype), slope).to(given.dtype), None
 
 
 def covariance(features: Tensor) -> Tensor:
@@ -70,10 +88,59 @@ def covariance_from_moment(average: Tensor, second: Tensor) -> Tensor:
     return second - average[..., :, None] * average[..., None, :]
 
 
+def affine_statistics(average: Tensor, second: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and raw second moment of W f + b from those of f: (..., C), (..., C, C) → (..., D), (..., D, D).
+
+    weight: (D, C); bias: (D,). Statistics of wider features cost no pass over their pixels.
+    """
+    mapped = average @ weight.T
+    cross = mapped[..., :, None] * bias
+    mapped_second = weight @ second @ weight.T + cross + cross.transpose(-1, -2) + bias[:, None] * bias
+    return mapped + bias, mapped_second
+
+
 def std_from_moment(average: Tensor, second: Tensor, eps: float = EPS) -> Tensor:
     """Derive the standard deviation (..., C), as `mean_std` gives it, from a mean and a raw second moment."""
     variance = torch.diagonal(second, dim1=-2, dim2=-1) - average.square()
     return (variance.clamp_min(0) + eps).sqrt()
+
+
+def symmetric_power(matrix: Tensor, power: float, floor: float = 1e-5) -> Tensor:
+    """Return a real power of symmetric positive semidefinite matrices (..., C, C), in float64.
+
+    Eigenvalues below `floor` times the largest count as that much, so that negative powers stay bounded. Always
+    finite: where the decomposition does not converge, the diagonal alone is taken; what is not finite counts as 0.
+    """
+    wide = torch.nan_to_num(matrix.double(), nan=0.0, posinf=0.0, neginf=0.0)
+    wide = (wide + wide.transpose(-1, -2)) / 2
+    try:
+        values, vectors = torch.linalg.eigh(wide)
+    except RuntimeError:  # LinAlgError among them
+        values = torch.diagonal(wide, dim1=-2, dim2=-1)
+        vectors = torch.eye(wide.shape[-1], dtype=wide.dtype, device=wide.device).expand_as(wide)
+    least = (values.amax(-1, keepdim=True) * floor).clamp_min(1e-12)
+    return (vectors * values.clamp_min(least)[..., None, :].pow(power)) @ vectors.transpose(-1, -2)
+
+
+def whiten(features: Tensor) -> Tensor:
+    """Return features with mean 0 and covariance I over pixels: (N, C, H, W), in float64.
+
+    Directions in which there is (nearly) nothing, as in constant pictures or with fewer pixels than channels, stay
+    (nearly) nothing. Paper: arXiv:1705.08086.
+    """
+    flat = features.flatten(-2).double()
+    centred = flat - flat.mean(-1, keepdim=True)
+    return (symmetric_power(covariance(features.double()), -0.5) @ centred).view(features.shape)
+
+
+def colour(whitened: Tensor, average: Tensor, second: Tensor) -> Tensor:
+    """Give whitened features (N, C, H, W) a mean (C,) and the covariance that a raw second moment (C, C) tells.
+
+    The result is in the type of `whitened`. Paper: arXiv:1705.08086.
+    """
+    average = average.to(whitened.dtype)
+    root = symmetric_power(covariance_from_moment(average.double(), second.double()), 0.5, floor=0.0)
+    return (root.to(whitened.dtype) @ whitened.flatten(-2) + average[:, None]).view(whitened.shape)
 
 
 def merge(records: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:

@@ -27,6 +27,16 @@ def test_gram_distance(pair):
     np.testing.assert_allclose(losses.gram_distance(*grams).item(), expected, rtol=1e-5)
 
 
+def test_relative_is_a_share_of_the_target_image_by_image(pair):
+    a, b = torch.ones(2, 3, 4), torch.tensor([1.0, 5.0])[:, None, None].expand(2, 3, 4)
+    assert losses.relative(a, a).item() == 0
+    assert losses.relative(a, b).item() == pytest.approx((0 + 16 / 25) / 2)
+    assert losses.relative(torch.zeros(2, 3), torch.ones(1, 3)).item() == 1
+    scaled = losses.relative(pair[0] * 1000, pair[0].flip(0) * 1000)
+    torch.testing.assert_close(losses.relative(pair[0], pair[0].flip(0)), scaled)
+    assert torch.isfinite(losses.relative(a, torch.zeros(1, 3, 4)))
+
+
 def test_normalized_content_ignores_contrast_and_sees_structure(pair):
     a = pair[0].repeat_interleave(4, 2).repeat_interleave(4, 3)
     assert losses.normalized_content(a, a * 3 + 2).item() < 1e-5

@@ -213,3 +213,86 @@ def test_colour_transfers_leave_what_they_are_given():
     for transfer in stats.COLOR_TRANSFERS.values():
         transfer(image, reference)
     assert torch.equal(image, before[0]) and torch.equal(reference, before[1])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (3, 4, 4), (1, 2, 1, 1)])
+def test_gradient_of_mean_and_std(shape):
+    x = features(shape, 3, torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: stats.mean_std(x), x)
+    constant = torch.full(shape, 2.0, requires_grad=True)
+    stats.mean_std(constant)[1].sum().backward()
+    assert torch.isfinite(constant.grad).all()
+
+
+def test_gradient_of_std_in_sixteen_bits_is_in_sixteen_bits():
+    x = features((1, 2, 8, 8), 1, torch.bfloat16).requires_grad_()
+    average, deviation = stats.mean_std(x)
+    assert average.dtype == deviation.dtype == torch.float32
+    (average + deviation).sum().backward()
+    assert x.grad.dtype == torch.bfloat16 and torch.isfinite(x.grad).all()
+
+
+def test_statistics_of_an_affine_map():
+    x = features((2, 4, 5, 6), 0, torch.float64)
+    weight, bias = features((7, 4), 1, torch.float64), features((7,), 2, torch.float64)
+    mapped = torch.einsum("dc,nchw->ndhw", weight, x) + bias[:, None, None]
+    average, second = stats.affine_statistics(stats.mean(x), stats.moment(x), weight, bias)
+    torch.testing.assert_close(average, stats.mean(mapped))
+    torch.testing.assert_close(second, stats.moment(mapped))
+
+
+def test_symmetric_power():
+    x = features((3, 5, 8, 8), 0)
+    matrix = stats.covariance(x)
+    root = stats.symmetric_power(matrix, 0.5)
+    torch.testing.assert_close(root @ root, matrix.double())
+    inverse = stats.symmetric_power(matrix, -1.0)
+    torch.testing.assert_close(inverse @ matrix.double(), torch.eye(5, dtype=torch.float64).expand(3, 5, 5))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(1, 4, 3, 3),
+        torch.full((2, 4, 3, 3), 1e15),
+        torch.full((1, 4, 1, 1), 5.0),
+        torch.rand(1, 64, 2, 3) * 1e-20,
+        torch.rand(1, 64, 2, 3) * 1e15,
+        torch.rand(1, 1, 8, 8).expand(1, 6, 8, 8),
+    ],
+    ids=["zero", "large", "pixel", "tiny", "fewer-pixels-than-channels", "rank-one"],
+)
+def test_whitening_is_always_finite_and_bounded(x):
+    white = stats.whiten(x)
+    assert white.shape == x.shape and torch.isfinite(white).all()
+    spread = torch.linalg.eigvalsh(stats.covariance(white))
+    assert spread.max() < 1.01, "no direction gets more than a variance of 1"
+    painted = stats.colour(white, stats.mean(x)[0], stats.moment(x)[0])
+    assert torch.isfinite(painted).all()
+
+
+def test_whitened_and_coloured_features_have_the_statistics_of_the_style():
+    content, style = features((2, 6, 9, 9), 0), features((1, 6, 5, 8), 1) * 3
+    white = stats.whiten(content)
+    torch.testing.assert_close(stats.covariance(white), torch.eye(6, dtype=torch.float64).expand(2, 6, 6))
+    painted = stats.colour(white, stats.mean(style)[0], stats.moment(style)[0])
+    torch.testing.assert_close(stats.mean(painted).float(), stats.mean(style).expand(2, 6), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        stats.covariance(painted).float(), stats.covariance(style).expand(2, 6, 6), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_decomposition_that_does_not_converge(monkeypatch):
+    def fails(matrix):
+        raise torch.linalg.LinAlgError("linalg.eigh: the algorithm failed to converge")
+
+    x = features((1, 4, 6, 6), 0)
+    monkeypatch.setattr(torch.linalg, "eigh", fails)
+    white = stats.whiten(x)
+    torch.testing.assert_close(white.std((2, 3), correction=0), torch.ones(1, 4, dtype=torch.float64))
+
+
+def test_a_matrix_that_is_not_finite():
+    matrix = torch.eye(3)
+    matrix[0, 1] = float("nan")
+    assert torch.isfinite(stats.symmetric_power(matrix, -0.5)).all()

@@ -55,3 +55,27 @@ def test_constant_channels_and_single_pixels_become_zero():
     assert instance_norm(torch.full((1, 2, 4, 4), 7.0)).abs().max() < 1e-3
     scale, shift = torch.zeros(1, 2), torch.ones(1, 2)
     assert (conditional_instance_norm(torch.full((1, 2, 1, 1), 7.0), scale, shift) - 1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("styles", [1, 2])
+def test_gradient_in_closed_form(styles):
+    generator = torch.Generator().manual_seed(0)
+    x, scale, shift = (
+        torch.randn(s, generator=generator, requires_grad=True) for s in ((2, 3, 6, 5), (styles, 3), (styles, 3))
+    )
+    weights = torch.randn(x.shape, generator=generator)
+    (conditional_instance_norm(x, scale, shift) * weights).sum().backward()
+    found = [tensor.grad.clone() for tensor in (x, scale, shift)]
+    x.grad = scale.grad = shift.grad = None
+    spread = (x.var((2, 3), keepdim=True, correction=0) + 1e-5).sqrt()
+    plain = (x - x.mean((2, 3), keepdim=True)) / spread * (1 + scale)[:, :, None, None] + shift[:, :, None, None]
+    (plain * weights).sum().backward()
+    for ours, theirs in zip(found, (x.grad, scale.grad, shift.grad)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_with_and_without_gradients_it_is_the_same():
+    x, scale, shift = torch.rand(2, 3, 4, 4), torch.rand(1, 3), torch.rand(1, 3)
+    with torch.no_grad():
+        without = conditional_instance_norm(x, scale, shift)
+    assert torch.equal(without, conditional_instance_norm(x, scale, shift))
