@@ -1,0 +1,1 @@
+"""Measures of pictures: one file each."""

@@ -1,0 +1,69 @@
+"""LPIPS against a plain computation of its formula over torchvision's network."""
+
+import pytest
+import torch
+import torchvision
+from torch.nn import functional as F
+
+from styletools import errors
+from styletools.metrics import lpips
+
+ENDS = (2, 5, 8, 10, 11, 12, 13)  # after which of torchvision's `features` LPIPS looks at SqueezeNet
+
+
+def pictures(seed):
+    coarse = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, (70, 91), mode="bicubic").clamp(0, 1)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Weights of the published layout with random numbers; returns torchvision's network and the linear weights."""
+    torch.manual_seed(0)
+    features = torchvision.models.squeezenet1_1(weights=None).features.eval()
+    linear = [torch.rand(1, channels, 1, 1) for channels in (64, 128, 256, 384, 384, 512, 512)]
+    (tmp_path / "lpips_v0.1").mkdir()
+    torch.save({f"lin{i}.model.1.weight": w for i, w in enumerate(linear)}, tmp_path / "lpips_v0.1" / "squeeze.pth")
+    torch.save({f"features.{k}": v for k, v in features.state_dict().items()}, tmp_path / "squeezenet1_1-1.pth")
+    monkeypatch.setenv("STYLETOOLS_WEIGHTS", str(tmp_path))
+    return features, linear
+
+
+def plainly(features, linear, a, b):
+    """The formula of the paper, in its authors' own scaling of the input."""
+    shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
+    scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
+    x, y = ((2 * image - 1 - shift) / scale for image in (a, b))
+    total, start = 0.0, 0
+    for end, weight in zip(ENDS, linear):
+        x, y, start = features[start:end](x), features[start:end](y), end
+        difference = F.normalize(x, dim=1) - F.normalize(y, dim=1)
+        total = total + F.conv2d(difference**2, weight).mean((1, 2, 3))
+    return total
+
+
+def test_it_is_the_formula_of_the_paper(files):
+    a, b = pictures(1), pictures(2)
+    with torch.no_grad():
+        expected = plainly(*files, a, b)
+    torch.testing.assert_close(lpips.Lpips()(a, b), expected, rtol=1e-4, atol=1e-4)
+    assert lpips.Lpips()(a, a).abs().max() == 0
+
+
+def test_published_weights_see_what_people_see(weights):
+    measure = lpips.Lpips()
+    a = pictures(1)
+    faint = measure(a, (a + 0.02 * torch.randn(a.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1))
+    blurred, other = measure(a, F.avg_pool2d(a, 9, 1, 4)), measure(a, pictures(2))
+    assert (faint > 0).all() and (faint < other).all() and (blurred < other).all() and (other < 1.5).all()
+
+
+def test_what_is_not_there_is_said(files, tmp_path, monkeypatch):
+    with pytest.raises(errors.UsageError, match="lpips has no weights for slim: choose from squeezenet, vgg16"):
+        lpips.Lpips("slim")
+    torch.save({"other": torch.zeros(1)}, tmp_path / "lpips_v0.1" / "squeeze.pth")
+    with pytest.raises(errors.DataError, match="not the linear weights of LPIPS"):
+        lpips.Lpips()
+    (tmp_path / "lpips_v0.1" / "squeeze.pth").unlink()
+    with pytest.raises(errors.Unavailable, match="no linear weights of LPIPS in STYLETOOLS_WEIGHTS"):
+        lpips.Lpips()
