@@ -1,4 +1,4 @@
-"""slim: VGG-19 at a quarter of its channels, distilled by `st-train distill`, bundled.
+"""slim: VGG-19 with few of its channels, distilled by `st-train distill`, bundled.
 
 A 1x1 convolution per layer (`lift`) maps its features to those of VGG-19.
 Idea: Collaborative Distillation for Ultra-Resolution Universal Style Transfer, arXiv:2003.08436.
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from styletools import errors
 from styletools.backbones._backbone import Backbone, read_state_dict
-from styletools.nn.slim import Slim
+from styletools.nn.slim import HEADS, Slim
 
 PATTERNS = ("slim*.safetensors",)
 LAYERS = (
@@ -18,11 +18,11 @@ LAYERS = (
 
 
 def build(weights: Path) -> Backbone:
-    """Return slim from its model file."""
-    student = Slim()
+    """Return slim from its model file; how wide it is, the shapes tell."""
     state = {key.removeprefix("student."): value.float() for key, value in read_state_dict(weights).items()}
     try:
+        student = Slim([state[f"heads.{layer}.weight"].shape[1] for layer in HEADS])
         student.load_state_dict(state)
-    except RuntimeError as error:
+    except (LookupError, RuntimeError) as error:
         raise errors.DataError(f"{weights}: not a slim model file") from error
     return Backbone("slim", student.network, weights, student.heads)

@@ -4,17 +4,17 @@ Paper: arXiv:2003.08436 (Wang et al., 2020), from which the idea of a 1x1 map pe
 feature regression. Where the teacher's weights stop early, `deep_teacher` stands in for the deeper layers.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from styletools import backbones, errors
 from styletools.methods import Method
+from styletools.nn.narrow import regress, start_narrow
 from styletools.nn.slim import HEADS, Slim
+from styletools.nn.vgg import FULL_WIDTHS
 
 APPLIES_TO = "nothing"
 TRAINS_ON = "images"
@@ -24,6 +24,8 @@ TRAINS_ON = "images"
 class Config:
     teacher: Annotated[str, "network whose features are to be reproduced"] = "vgg19"
     deep_teacher: Annotated[str, "network for the layers beyond the teacher's weights; empty: none"] = "cd16x"
+    widths: Annotated[str, "channels of the five blocks"] = "16,64,112,128,128"
+    deep_weight: Annotated[float, "weight of the layers that the deep teacher stands in for"] = 0.3
     lr: Annotated[float, "learning rate of Adam"] = 1e-3
     noise: Annotated[float, "largest deviation of the noise added to half of the images"] = 0.08
 
@@ -33,44 +35,19 @@ class Distill(Method):
 
     def __init__(self, config: Config):
         self.config = config
-        self.nets = nn.ModuleDict({"student": Slim()})
+        self.nets = nn.ModuleDict({"student": Slim(_widths(config.widths))})
         self._teachers = None
 
     @torch.no_grad()
     def initialize(self, batch):
-        """Start layer by layer in closed form: a subset of the teacher's channels, regressed on the student's inputs.
-
-        The subset is the one that explains the layer's covariance best, picked greedily (pivoted Cholesky).
-        """
-        images = batch["images"]
-        self._targets(images[:1])
-        wanted = {}
-        for teacher, layers in self._teachers:
-            hooks = [
-                conv.register_forward_hook(functools.partial(_note, wanted, name))
-                for name, conv in teacher.network.convs.items()
-            ]
-            teacher(images, [layers[-1]])
-            for hook in hooks:
-                hook.remove()
-        network = self.nets["student"].network
-        x, block = (images - network.mean) / network.std, "1"
-        for name, conv in network.convs.items():
-            if name[4] != block:
-                x, block = F.max_pool2d(x, 2), name[4]
-            before = wanted.pop(name)
-            chosen = _representatives(before.relu().transpose(0, 1).flatten(1), conv.out_channels)
-            patches = F.unfold(x, 3, padding=1).transpose(0, 1).flatten(1)
-            weight, bias = _regress(patches, before[:, chosen].transpose(0, 1).flatten(1))
-            conv.weight.copy_(weight.view_as(conv.weight))
-            conv.bias.copy_(bias)
-            x = F.relu(conv(x))
-            layer = name.replace("conv", "relu")
-            if layer in HEADS:
-                head, teacher = self.nets["student"].heads[layer], self._targets(images)[layer]
-                weight, bias = _regress(x.transpose(0, 1).flatten(1), teacher.transpose(0, 1).flatten(1))
-                head.weight.copy_(weight.view_as(head.weight))
-                head.bias.copy_(bias)
+        """Start layer by layer in closed form: the convolutions from the teachers', the heads by regression."""
+        images, student = batch["images"], self.nets["student"]
+        targets = self._targets(images)
+        found = start_narrow(student.network, [teacher.network for teacher, _ in self._teachers], images)
+        for layer, target in targets.items():
+            weight, bias = regress(*(x.transpose(0, 1).flatten(1) for x in (found[layer], target)))
+            student.heads[layer].weight.copy_(weight.view_as(student.heads[layer].weight))
+            student.heads[layer].bias.copy_(bias)
 
     def optimizers(self):
         return {"student": torch.optim.Adam(self.nets["student"].parameters(), lr=self.config.lr, betas=(0.9, 0.99))}
@@ -104,56 +81,31 @@ class Distill(Method):
         # Optimisation by pixels (gatys) shows the backbone noise that photographs do not have.
         strength = torch.rand(len(images), 1, 1, 1).to(images.device) * 2 - 1
         noise = torch.randn(images.shape).to(images.device) * strength.clamp_min(0) * self.config.noise
-        losses = _errors(self._pairs((images + noise).clamp(0, 1)))
-        loss = sum(losses.values())
-        self.update(optimizers["student"], loss)
-        return {"loss": loss} | losses
+        losses = self._losses(self._pairs((images + noise).clamp(0, 1)))
+        self.update(optimizers["student"], losses["loss"])
+        return losses
 
     @torch.no_grad()
     def validate(self, batch):
         pairs, correlations = self._pairs(batch["images"]), {}
         for layer, (found, target) in pairs.items():
             correlations[f"r.{layer}"] = torch.corrcoef(torch.stack([target.flatten(), found.flatten()]))[0, 1]
-        return {"loss": sum(_errors(pairs).values())} | correlations
+        return {"loss": self._losses(pairs)["loss"]} | correlations
+
+    def _losses(self, pairs: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """Return per layer the squared error over the teacher's variance (1 - R², over all channels), and their sum."""
+        errors_by_layer = {
+            layer: (found - target).square().mean() / target.var(dim=(0, 2, 3), correction=0).mean()
+            for layer, (found, target) in pairs.items()
+        }
+        shallow = self._teachers[0][1]
+        total = sum(e * (1.0 if layer in shallow else self.config.deep_weight) for layer, e in errors_by_layer.items())
+        return {"loss": total} | errors_by_layer
 
 
-SAMPLES = 40_000
-
-
-def _errors(pairs: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """Return per layer the squared error over the teacher's variance (1 - R², summed over channels)."""
-    return {
-        layer: (found - target).square().mean() / target.var(dim=(0, 2, 3), correction=0).mean()
-        for layer, (found, target) in pairs.items()
-    }
-
-
-def _note(found: dict, name: str, module, inputs, output: Tensor) -> None:
-    """A forward hook: keep what a convolution gave, unless an earlier teacher has said it."""
-    found.setdefault(name, output)
-
-
-def _representatives(features: Tensor, count: int) -> list[int]:
-    """Pick the `count` channels of (C, pixels) from which the others are best predicted linearly, greedily."""
-    residual = torch.cov(features).double()
-    chosen = []
-    for _ in range(count):
-        # What each channel would explain of all the residual variance, were it chosen next.
-        gain = residual.square().sum(0) / residual.diagonal().clamp_min(1e-9)
-        gain[chosen] = -1
-        pick = int(gain.argmax())
-        chosen.append(pick)
-        column = residual[:, pick].clone()
-        residual -= torch.outer(column, column) / residual[pick, pick].clamp_min(1e-9)
-    return chosen
-
-
-def _regress(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the ridge regression (weights (out, in), bias (out,)) of outputs (out, n) on inputs (in, n)."""
-    stride = max(inputs.shape[1] // SAMPLES, 1)
-    x, y = inputs[:, ::stride].double(), outputs[:, ::stride].double()
-    x_mean, y_mean = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
-    covariance = (x - x_mean) @ (x - x_mean).T / x.shape[1]
-    ridge = 1e-3 * covariance.diagonal().mean() * torch.eye(len(x), dtype=torch.float64, device=x.device)
-    weight = torch.linalg.solve(covariance + ridge, (x - x_mean) @ (y - y_mean).T / x.shape[1]).T
-    return weight.float(), (y_mean - weight @ x_mean)[:, 0].float()
+def _widths(text: str) -> list[int]:
+    """Return "16,32,64,128,128" as numbers. Raises UsageError for anything but five, none above VGG-19's."""
+    words = text.split(",")
+    if len(words) != 5 or not all(w.isdecimal() and 0 < int(w) <= most for w, most in zip(words, FULL_WIDTHS)):
+        raise errors.UsageError(f"widths={text}: five numbers expected, up to {','.join(map(str, FULL_WIDTHS))}")
+    return [int(word) for word in words]

@@ -1,4 +1,4 @@
-"""The network of slim: a VGG-19 of quarter width, and the 1x1 maps to VGG-19's features."""
+"""The network of slim: a narrow VGG-19, and the 1x1 maps to VGG-19's features."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,16 @@ from torch import Tensor, nn
 
 from styletools.nn.vgg import FULL_WIDTHS, VGG, VGG19
 
-WIDTHS = (16, 32, 64, 128, 128)
 HEADS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 
 class Slim(nn.Module):
-    """`network`: the narrow VGG up to relu5_1; `heads`: one 1x1 convolution for each layer of HEADS."""
+    """`network`: a VGG-19 of `widths` channels per block, to relu5_1; `heads`: a 1x1 convolution a layer of HEADS."""
 
-    def __init__(self):
+    def __init__(self, widths: Sequence[int]):
         super().__init__()
-        self.network = VGG(VGG19, WIDTHS, last="relu5_1")
-        self.heads = nn.ModuleDict(
-            {layer: nn.Conv2d(WIDTHS[i], FULL_WIDTHS[i], 1) for i, layer in enumerate(HEADS)}
-        )
+        self.network = VGG(VGG19, widths, last="relu5_1")
+        self.heads = nn.ModuleDict({layer: nn.Conv2d(widths[i], FULL_WIDTHS[i], 1) for i, layer in enumerate(HEADS)})
 
     def forward(self, images: Tensor, layers: Sequence[str] = HEADS) -> dict[str, Tensor]:
         """Return {layer: features in VGG-19's space} for (N, 3, H, W) RGB in [0, 1]."""

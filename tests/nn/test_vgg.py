@@ -54,6 +54,6 @@ def test_pictures_too_small_to_pool_pass(size):
 
 
 def test_slim_speaks_in_the_channels_of_vgg19():
-    found = Slim()(torch.rand(1, 3, 32, 32))
+    found = Slim((16, 32, 64, 128, 128))(torch.rand(1, 3, 32, 32))
     assert [found[layer].shape[1] for layer in HEADS] == list(FULL_WIDTHS)
-    assert sum(p.numel() for p in Slim().parameters()) < 1.2e6
+    assert sum(p.numel() for p in Slim((16, 32, 64, 128, 128)).parameters()) < 1.2e6
