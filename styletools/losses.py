@@ -39,6 +39,17 @@ def normalized_content(features: Tensor, target: Tensor) -> Tensor:
     return (instance_norm(features.float()) - instance_norm(target.float())).square().mean()
 
 
+def adain_content(features: Tensor, content: Tensor, style: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the squared distance to the content's features when these are given the style's mean and deviation.
+
+    What AdaIN's decoder is trained on (arXiv:1703.06868), over the style's mean variance: 0 for the content's layout
+    in the style's statistics, about 2 for an unrelated layout. style: mean and deviation, (N, C) each.
+    """
+    mean, std = (x[:, :, None, None] for x in style)
+    target = instance_norm(content.float()) * std + mean
+    return ((features.float() - target).square().mean((1, 2, 3)) / std.square().mean((1, 2, 3))).mean()
+
+
 def total_variation(images: Tensor) -> Tensor:
     """Return the mean absolute difference of neighbouring pixels, horizontal plus vertical (anisotropic)."""
     horizontal = (images[..., :, 1:] - images[..., :, :-1]).abs()

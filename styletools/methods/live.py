@@ -8,6 +8,7 @@ Differences: half of the normalisations are replaced by a gain and a bias from t
 than the convolutions; the style loss of each layer is divided by the typical distance of two paintings.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,8 +19,8 @@ from torch.nn import functional as F
 
 from styletools import backbones, losses, stats
 from styletools.methods import Method
+from styletools.nn.narrow import start_narrow
 from styletools.nn.norm import conditional_instance_norm
-from styletools.nn.slim import WIDTHS
 from styletools.nn.vgg import VGG, VGG19
 
 APPLIES_TO = "image+style"
@@ -27,6 +28,8 @@ TRAINS_ON = "content+styles"
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 LAYER_WEIGHTS = (0.4, 0.8, 1.2, 1.6)  # strokes and shapes live in the deeper layers; colours come of themselves
+WIDTHS = (16, 32, 64, 128)  # channels of the blocks of the style encoder
+NOISE = 2 / 255  # deviation of what a camera adds, and what would shimmer in a video
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Config:
     range_weight: Annotated[float, "weight of values outside [0, 1]"] = 1.0
     tv_weight: Annotated[float, "weight of the total variation"] = 0.05
     grid_weight: Annotated[float, "weight of a pattern that repeats every four pixels"] = 50.0
+    noise_weight: Annotated[float, "weight of the gain of noise in the photograph, squared"] = 0.05
+    recolour: Annotated[float, "share of the style images that are given other colours"] = 0.4
     lr: Annotated[float, "learning rate of Adam"] = 1e-3
 
 
@@ -130,8 +135,7 @@ class Live(Method):
     def initialize(self, batch):
         """Start the encoder from slim, and its input from mean 0 and deviation 1, as measured on a first batch."""
         encoder = self.nets["encoder"]
-        slim = backbones.load("slim", device=self.device).network.state_dict()
-        encoder.network.load_state_dict({k: v for k, v in slim.items() if k in encoder.network.state_dict()})
+        start_narrow(encoder.network, [backbones.load("slim", device=self.device).network], batch["style"])
         with torch.no_grad():
             statistics = encoder.statistics(batch["style"])
             encoder.centre.copy_(statistics.mean(0))
@@ -154,41 +158,52 @@ class Live(Method):
         lifted = self._judge.lift({layer: x for layer, x in features.items() if layer != STYLE_LAYERS[0]})
         return {layer: x.float() for layer, x in (features | lifted).items()}
 
-    def _losses(self, batch, learn_scales: bool, identity: bool = True) -> dict[str, Tensor]:
+    def _losses(self, batch, learn: bool, identity: bool = True) -> dict[str, Tensor]:
         """The losses; with `identity` the first photograph is given itself as style, and must come back."""
         content, style = batch["content"], batch["style"].clone()
+        if learn:
+            style = _recoloured(style, self.config.recolour)
         if identity:
             style[0] = content[0]
         with torch.no_grad():
             content_features = self._features(content, ["relu4_1"])["relu4_1"]
             targets = losses.mean_std_by_layer(self._features(style))
-            if learn_scales:
+            if learn:
                 self.nets["scales"].learn(targets)
-        output = self.nets["trunk"](content, self.nets["encoder"](style))
+        code = self.nets["encoder"](style)
+        output = self.nets["trunk"](content, code)
         features = self._features(output)
         found = losses.mean_std_by_layer(features)
         by_layer = torch.stack([losses.mean_std_distance(found[k], targets[k]).mean() for k in STYLE_LAYERS])
         relative = by_layer / self.nets["scales"].distance
         named = {
-            "content": losses.normalized_content(features["relu4_1"], content_features),
+            "content": losses.adain_content(features["relu4_1"], content_features, targets["relu4_1"]),
             "style": (relative * relative.new_tensor(LAYER_WEIGHTS)).mean(),
             "range": losses.out_of_range(output),
             "tv": losses.total_variation(output),
             "grid": losses.grid(output, content),
+            "noise": self._noise_gain(content, code, output),
         }
         if identity:
             named["identity"] = (output[:1] - content[:1]).abs().mean()
         total = sum(getattr(self.config, f"{name}_weight") * value for name, value in named.items())
         return {"loss": total} | named
 
+    def _noise_gain(self, content: Tensor, code: Tensor, output: Tensor) -> Tensor:
+        """Return how much larger faint noise comes out than it went in, squared, over half of the batch."""
+        half = slice(len(content) // 2, None)
+        noise = torch.randn(content[half].shape).to(content.device) * NOISE
+        change = self.nets["trunk"](content[half] + noise, code[half]) - output[half]
+        return change.square().mean() / NOISE**2
+
     def train_step(self, batch, optimizers, step):
-        named = self._losses(batch, learn_scales=True, identity=step % 2 == 0)
+        named = self._losses(batch, learn=True, identity=step % 2 == 0)
         self.update(optimizers["live"], named["loss"])
         return named
 
     @torch.no_grad()
     def validate(self, batch):
-        return self._losses(batch, learn_scales=False)
+        return self._losses(batch, learn=False)
 
     def encode_style(self, images, weights):
         codes = [{"code": self.nets["encoder"](image)[0]} for image in images]
@@ -200,6 +215,29 @@ class Live(Method):
             # Towards the code of the photograph itself, with which it is rebuilt as it is.
             code = torch.lerp(self.nets["encoder"](image), code, alpha)
         return self.nets["trunk"](image, code).clamp(0, 1)
+
+
+def _recoloured(images: Tensor, share: float) -> Tensor:
+    """Return images of which a random share has other colours: hue turned, channels mixed, contrast and saturation.
+
+    There are more ways to colour a picture than paintings to learn from.
+    """
+    count = len(images)
+    grey = images.mean(1, keepdim=True)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    random = torch.rand(count, 6).to(images.device)
+    angle = (random[:, 0] * 2 - 1) * math.pi
+    # A rotation about the grey axis turns hues and keeps the mean of the channels.
+    cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    third = torch.full((3, 3), 1 / 3, device=images.device)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=images.device) / math.sqrt(3)
+    turn = cosine * torch.eye(3, device=images.device) + sine * cross + (1 - cosine) * third
+    chroma = torch.einsum("nij,njhw->nihw", turn, images - grey)
+    saturation, contrast = (0.6 + 1.2 * random[:, i, None, None, None] for i in (1, 2))
+    brightness = (random[:, 3, None, None, None] - 0.5) * 0.3
+    changed = (mean + brightness + (grey - mean) * contrast + chroma * saturation).clamp(0, 1)
+    chosen = (random[:, 4] < share)[:, None, None, None]
+    return torch.where(chosen, changed, images)
 
 
 class _Scales(nn.Module):
