@@ -72,10 +72,15 @@ Record = Image | Tensors | Bad
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a record may claim to be, checked before memory is taken for it."""
+    """What a record may claim to be, checked before memory is taken for it.
+
+    `short_side`: a JPEG may be decoded at a half, a quarter or an eighth of its size, which is faster, where its short
+    side keeps at least so many pixels; 0 decodes it whole.
+    """
 
     max_pixels: int = 536_870_912
     max_bytes: int = 4 << 30
+    short_side: int = 0
 
     def check_size(self, width: int, height: int) -> None:
         """Raise DataError for a picture without pixels or with more than `max_pixels`."""
@@ -320,12 +325,20 @@ def open_image(path: str | os.PathLike, limits: Limits | None = None) -> Image:
     except OSError as error:
         raise errors.from_os_error(error, name) from error
     with source:
-        for record in read(source, name=name, limits=limits):
-            if isinstance(record, Image):
-                return record
-            if isinstance(record, Tensors):
-                raise errors.DataError(f"{name}: holds tensors, not a picture")
-    raise errors.DataError(f"{name}: {'holds no picture' if os.path.getsize(path) else 'is empty'}")
+        return first_image(source, name, limits)
+
+
+def first_image(source: BinaryIO, name: str, limits: Limits | None = None) -> Image:
+    """Return the first picture of an open file that is called `name`. DataError if it holds none."""
+    reader = Reader(source)
+    if reader.at_end():
+        raise errors.DataError(f"{name}: is empty")
+    for record in read(reader, name=name, limits=limits):
+        if isinstance(record, Image):
+            return record
+        if isinstance(record, Tensors):
+            raise errors.DataError(f"{name}: holds tensors, not a picture")
+    raise errors.DataError(f"{name}: holds no picture")
 
 
 def __getattr__(name: str):

@@ -33,7 +33,7 @@ def read(reader, limits, *, argument, strict):
     """Yield the pictures of a stream; zeros may follow a picture, in a file anything may follow the last."""
     for _ in reader.each(MAGIC, what="jpeg", padding=b"\0", strict=strict):
         data, gap, appended, frames = _cut(reader, limits)
-        record = _decode(data)
+        record = _decode(data, limits)
         if frames:
             record.meta["frames"] = frames
         yield record
@@ -107,10 +107,12 @@ def _multi_picture(index: bytes, start: int) -> tuple[int, int, int] | None:
     return None
 
 
-def _decode(data: bytes) -> Image:
+def _decode(data: bytes, limits) -> Image:
     with _pixels.decoding("jpeg"):
         # Not through Image.open: its limit on pixels is the whole process's, ours is the caller's.
         picture = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+        if limits.short_side:
+            picture.draft(None, (limits.short_side, limits.short_side))
         picture.load()
         if picture.mode == "CMYK":
             array = np.array(_pixels.cmyk_to_rgb(picture))

@@ -61,6 +61,31 @@ def read(reader, limits, *, argument, strict):
             raise errors.DataError("something follows the end of the tar archive")
 
 
+def index(path: str) -> list[tuple[str, int, int]]:
+    """Return name, offset and size of each regular file in an archive that is not compressed, for reading in any order.
+
+    Raises DataError for an archive that is damaged or cut off, and as opening a file does.
+    """
+    found = []
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise errors.from_os_error(error, path) from error
+    try:
+        with file, _pixels.decoding("tar"):
+            archive = tarfile.open(fileobj=file, mode="r:", tarinfo=_Header)  # noqa: SIM115 - owns nothing
+            while (member := archive.next()) is not None:
+                if member.isreg() and not member.issparse():
+                    found.append((member.name, member.offset_data, member.size))
+                archive.members = []
+            file.seek(archive.offset)
+            if file.read(1 << 20).strip(b"\0"):
+                raise errors.DataError("something follows the end of the tar archive")
+    except errors.DataError as error:
+        raise errors.DataError(f"{path}: {error}") from error
+    return found
+
+
 class _Blocks(io.RawIOBase):
     """What tarfile reads from: as many bytes as have arrived, and an error where it reads past the end.
 
