@@ -85,11 +85,12 @@ def duration(seconds: float) -> str:
 class Progress:
     """A line that counts what is done, its rate and the time left: on a terminal only, redrawn in place.
 
-    With --json, `update` reports an event at most once a second instead. `total` may be None (a pipe).
+    With --json, `update` reports an event at most once a second instead. `total` may be None (a pipe). What was done
+    before, in an earlier run, is `begun`: it counts, but not for the rate.
     """
 
-    def __init__(self, total: int | None = None, unit: str = "image"):
-        self.total, self.unit, self.done = total, unit, 0
+    def __init__(self, total: int | None = None, unit: str = "image", begun: int = 0):
+        self.total, self.unit, self.done, self.begun = total, unit, begun, begun
         self.start = self.drawn = time.monotonic()
         self.shown = progress_is_shown()
 
@@ -102,7 +103,7 @@ class Progress:
         if not (self.shown or _state["json"]) or (now - self.drawn < interval and not last):
             return
         self.drawn = now
-        rate = self.done / max(now - self.start, 1e-6)
+        rate = (self.done - self.begun) / max(now - self.start, 1e-6)
         left = (self.total - self.done) / rate if self.total is not None and rate > 0 else None
         if _state["json"]:
             event = {"done": self.done, "total": self.total, "rate": round(rate, 3), "eta": left and round(left, 1)}

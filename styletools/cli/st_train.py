@@ -1,6 +1,7 @@
 """st-train: train a method, write a model file."""
 
 import glob
+import importlib.util
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from styletools.cli import _options
 from styletools.cli._command import command, command_line
 from styletools.cli._loop import Target
 
-# What a method trains on -> the options that say where it is.
+# What a method trains on -> the options that say where it is; batches have the same keys.
 DATA = {
     "content": ("content",),
     "content+style": ("content", "style"),
@@ -22,6 +23,8 @@ DATA = {
 }
 ROLES = {"content": 0, "images": 0, "style": 1}  # which random draws a source gets; validation has two of its own
 VALIDATION = 2
+# What stands beside X.safetensors -> whether it is a folder.
+BESIDE = {".resume.pt": False, ".log.jsonl": False, ".samples": True, ".tensorboard": True}
 
 
 def _trainable() -> list[str]:
@@ -53,7 +56,8 @@ def _data(name: str, text: str):
 
 @command("st-train")
 @click.argument("method", metavar="METHOD", type=click.Choice(_trainable()))
-@_data("content", "Photographs: a folder, a file or 'a*.jpg', with :SHARE of each batch; may be repeated.")
+@_data("content", "Photographs: a folder, an image, a tar, 'a*.jpg' or - (a list of these on standard input), with "
+       ":SHARE of each batch; may be repeated.")  # fmt: skip
 @_data("style", "Style images, likewise.")
 @_data("images", "Images of any kind, likewise, for methods that take no others.")
 @click.option("-o", "--output", metavar="X.safetensors", required=True, help="The model file to write.")
@@ -61,13 +65,18 @@ def _data(name: str, text: str):
 @click.option("--steps", metavar="N", type=_options.Count(), default=10_000, show_default=True, help="Steps in all.")
 @click.option("--time-budget", metavar="TIME", callback=_seconds, help="Stop after this long: 90s, 30m, 2h, 1h30m.")
 @click.option("--batch-size", metavar="N", type=_options.Count(), default=8, show_default=True,
-              help="Images of each kind a step.")  # fmt: skip
+              help="Images of each kind a step, in each process.")  # fmt: skip
 @click.option("--crop-size", "sizes", metavar="N,...", default="256", show_default=True, callback=_sizes,
               help="Side of the square crops; of several, each step takes one.")  # fmt: skip
 @click.option("--holdout", metavar="N", type=click.IntRange(min=0), default=20, show_default=True,
               help="Keep every N-th image for validation; 0 keeps none and validates not.")  # fmt: skip
 @click.option("--validate-every", metavar="N", type=_options.Count(), default=500, show_default=True,
               help="Steps from one validation to the next.")  # fmt: skip
+@click.option("--patience", metavar="N", type=_options.Count(), help="End when N validations in a row bring no lower "
+              "loss; X.safetensors then holds the weights that validated best, not the last.")  # fmt: skip
+@click.option("--sample-every", metavar="N", type=click.IntRange(min=0),
+              help="Steps from one sheet of samples, X.samples/step-N.png, to the next; 0: none "
+                   "(default: as --validate-every).")  # fmt: skip
 @click.option("--save-every", metavar="N", type=_options.Count(), default=500, show_default=True,
               help="Steps from one saving to the next.")  # fmt: skip
 @click.option("--warmup", metavar="N", type=click.IntRange(min=0), default=100, show_default=True,
@@ -76,6 +85,11 @@ def _data(name: str, text: str):
               show_default=True, help="Course of the learning rate: constant, cosine or trapezoid.")  # fmt: skip
 @click.option("--clip", metavar="X", type=click.FloatRange(min=0), default=1.0, show_default=True,
               help="Largest norm of the gradient; 0: any.")  # fmt: skip
+@click.option("--weight-decay", metavar="X", type=click.FloatRange(min=0), default=0.0, show_default=True,
+              help="Shrink weights (not biases, scales and shifts) by X times the learning rate each step, decoupled "
+                   "from the gradient, with any method.")  # fmt: skip
+@click.option("--freeze", metavar="NET", multiple=True,
+              help="Leave this network of the method as it is; may be repeated.")  # fmt: skip
 @click.option("--ema", metavar="X", type=click.FloatRange(0, 1, max_open=True), default=0.999, show_default=True,
               help="Decay of the averaged weights that are written; 0: no average.")  # fmt: skip
 @_options.seed
@@ -83,44 +97,56 @@ def _data(name: str, text: str):
 @click.option("--threads", metavar="N", type=_options.Count(), help="CPU threads to compute with.")
 @click.option("--no-amp", is_flag=True, help="Compute in float32 even where bfloat16 is fast.")
 @click.option("--resume", is_flag=True, help="Go on where an earlier run with this -o ended.")
+@click.option("--overwrite", is_flag=True, help="Begin anew where an earlier run with this -o is in the way.")
 @click.option("--init", metavar="MODEL", help="Start from the weights of this model, bundled or a file.")
 @click.option("--half", is_flag=True, help="Write 16-bit weights: half the size.")
+@click.option("--tensorboard", is_flag=True, help="Write losses and sheets to X.tensorboard/, too.")
 @click.option("--trained-on", metavar="TEXT", help="What the model file says of the images (their names and number).")
 @click.option("--licence", metavar="TEXT", default="", help="What the model file says of the terms of its use.")
 def main(
     method, content, style, images, output, settings, steps, time_budget, batch_size, sizes, holdout, validate_every,
-    save_every, warmup, schedule, clip, ema, seed, device, threads, no_amp, resume, init, half, trained_on, licence,
+    patience, sample_every, save_every, warmup, schedule, clip, weight_decay, freeze, ema, seed, device, threads,
+    no_amp, resume, overwrite, init, half, tensorboard, trained_on, licence,
 ):  # fmt: skip
     """Train a method and write a model file.
 
     st-train live --content photos/ --style paintings/:3 --style own/:1 -o mine.safetensors
 
-    Beside the model file X.safetensors stand X.resume.pt, from which --resume goes on, and X.log.jsonl. Ctrl-C
-    and SIGTERM save, then end.
+    Beside the model file X.safetensors stand X.resume.pt, from which --resume goes on, X.log.jsonl and X.samples/.
+    Ctrl-C and SIGTERM save, then end. Under torchrun, several processes or machines train one model.
     """
     if resume and init:
         raise errors.UsageError("--resume goes on with its own weights: --init does not go with it")
+    if resume and overwrite:
+        raise errors.UsageError("--resume goes on, --overwrite begins anew: only one of them can be meant")
+    if patience and not holdout:
+        raise errors.UsageError("--patience needs validations: --holdout 0 does not go with it")
+    if tensorboard and not importlib.util.find_spec("tensorboard"):
+        raise errors.Unavailable("--tensorboard needs one more package: pip install tensorboard")
     given = {"content": content, "style": style, "images": images}
     specs = _check_data(method, given)
-    path = _check_output(output, method, resume)
+    path = _check_output(output, method, resume, overwrite)
     config = _configuration(method, settings, path if resume else None, init)
 
-    from styletools.engine import data
+    from styletools.engine import data, ranks
     from styletools.engine import device as devices
     from styletools.engine import train as engine
 
     chosen = devices.choose(device)
+    own = ranks.join(chosen)
     devices.set_threads(threads)
     sources = {name: [data.Source(spec, holdout) for spec in specs[name]] for name in specs}
     crops = {name: data.Crops(sources[name], seed, ROLES[name]) for name in specs}
-    batches = data.Batches(crops, batch_size, sizes)
+    batches = data.Batches(crops, batch_size, sizes, rank=own.rank, world=own.world)
     validation = None
     if holdout:
         held_out = {n: data.Crops(sources[n], seed, VALIDATION + ROLES[n], held_out=True) for n in specs}
-        validation = data.Batches(held_out, batch_size, [max(sizes)])
+        validation = data.Batches(held_out, batch_size, [max(sizes)], rank=own.rank, world=own.world)
     plan = engine.Plan(
-        steps=steps, time_budget=time_budget, warmup=warmup, schedule=schedule, clip=clip, ema=ema,
-        validate_every=validate_every, save_every=save_every, seed=seed, amp=not no_amp,
+        steps=steps, time_budget=time_budget, warmup=warmup, schedule=schedule, clip=clip, weight_decay=weight_decay,
+        freeze=freeze, ema=ema, validate_every=validate_every, patience=patience or 0,
+        sample_every=validate_every if sample_every is None else sample_every, save_every=save_every, seed=seed,
+        amp=not no_amp,
     )  # fmt: skip
     devices.seed_everything(seed)
     told = {"created_by": command_line(), "trained_on": trained_on or _summary(sources), "licence": licence}
@@ -130,8 +156,9 @@ def main(
         given = {"trained_on": trained_on, "licence": licence}
         told = {key: given.get(key) or before.get(key) or told[key] for key in told}
     engine.train(
-        method, methods.create(method, config), batches, validation, path, plan, device=chosen, resume=resume,
-        half=half, initial=modelfile.find(init) if init else None, **told,
+        method, methods.create(method, config), batches, validation, path, plan, device=chosen, ranks=own,
+        resume=resume, overwrite=overwrite, tensorboard=tensorboard, half=half,
+        initial=modelfile.find(init) if init else None, **told,
     )  # fmt: skip
 
 
@@ -141,6 +168,7 @@ def _check_data(method: str, given: dict) -> dict:
     Raises UsageError for kinds that are missing or too many, MissingInput for sources that are not there.
     """
     needed = DATA[methods.describe(method).trains_on]
+    lists = 0
     for name, specs in given.items():
         if specs and name not in needed:
             raise errors.UsageError(f"{method} trains on --{' and --'.join(needed)}, not on --{name}")
@@ -148,23 +176,41 @@ def _check_data(method: str, given: dict) -> dict:
             raise errors.UsageError(f"{method} needs --{name}: a folder, a file or a pattern of images")
         for spec in specs:
             path, _ = _options.weighted(spec)
-            if not os.path.exists(path) and not glob.glob(path):
+            lists += path == "-"
+            if path != "-" and not os.path.exists(path) and not glob.glob(path):
                 raise errors.MissingInput(f"{path}: no such file or directory")
+    if lists > 1:
+        raise errors.UsageError("standard input can be read only once: give - to one option")
+    if lists and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise errors.UsageError("several processes cannot share standard input: name the images instead of -")
     return {name: given[name] for name in needed}
 
 
-def _check_output(output: str, method: str, resume: bool) -> Path:
-    """Return the path of the model file. Raises where it cannot be written or there is nothing to resume."""
+def _check_output(output: str, method: str, resume: bool, overwrite: bool) -> Path:
+    """Return the path of the model file.
+
+    Raises where it or what stands beside it cannot be written, where there is nothing to resume, and UsageError where
+    an earlier run would be overwritten unasked.
+    """
     path = Path(output)
     if path.suffix != ".safetensors":
         raise errors.UsageError(f"{output}: a model file ends in .safetensors")
     Target(output, None, holds="tensors").check()
+    state = path.with_suffix(".resume.pt")
     if resume:
-        beside = path.with_suffix(".resume.pt")
-        if not beside.exists():
-            raise errors.MissingInput(f"{beside}: nothing to resume from")
+        if not state.exists():
+            raise errors.MissingInput(f"{state}: nothing to resume from")
         _check_method(path, method)
-    else:
+    earlier = next((found for found in (path, state) if found.exists()), None)
+    if earlier and not (resume or overwrite):
+        raise errors.UsageError(f"{earlier}: of an earlier run: --resume goes on, --overwrite begins anew")
+    for suffix, is_folder in BESIDE.items():
+        beside = path.with_suffix(suffix)
+        if beside.exists() and beside.is_dir() != is_folder:
+            raise errors.CannotCreate(f"{beside}: {'not ' * is_folder}a directory")
+        if beside.exists() and not os.access(beside, os.W_OK):
+            raise errors.NotPermitted(f"{beside}: permission denied")
+    if not resume:
         path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

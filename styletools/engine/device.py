@@ -9,11 +9,14 @@ from styletools import errors
 
 
 def choose(name: str = "auto") -> torch.device:
-    """Return the device called `name`: auto, cpu, cuda, cuda:N or mps. Raises Unavailable when it is not there."""
+    """Return the device called `name`: auto, cpu, cuda, cuda:N or mps. Raises Unavailable when it is not there.
+
+    Of several processes that torchrun started on a machine, each takes the GPU of its number (LOCAL_RANK).
+    """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and os.environ.get("LOCAL_RANK", "").isdecimal():
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -61,8 +61,15 @@ class Method:
         raise NotImplementedError
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the losses on held-out images, without gradients."""
+        """Return the losses on held-out images, without gradients; early stopping goes by `loss`, else by their sum."""
         return {}
+
+    def sample(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Return what to show of a batch while training: as many pictures as it has, of their size and range.
+
+        None lets the engine apply the method to them, which does for all that restyle images.
+        """
+        return None
 
     def encode_style(self, images: Sequence[Tensor], weights: Sequence[float]) -> dict[str, Tensor]:
         """Return the style record of style images (1, 3, H, W), weighted: what `apply` takes as `style`."""
