@@ -2,6 +2,9 @@
 
 Metadata (strings): `styletools` (format number), `kind` = model, `method`, `config` (JSON), `step`, `version`,
 `created_by`, `trained_on`, `licence`. Reading the header costs no torch.
+
+Other people's published checkpoints, one file or a folder of several, are models too, where a method knows their
+tensors (`Method.detect`). Of a pickle nothing but tensors is read, and nothing in it is run.
 """
 
 from __future__ import annotations
@@ -10,18 +13,28 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import struct
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from styletools import __version__, errors, files
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from styletools.methods import Method
 
 FORMAT = "1"
 MAX_HEADER = 100_000_000
+
+# Published checkpoints: how their files end, the keys that state dicts are wrapped in, what their keys begin with.
+SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".pkl", ".model", ".bin")
+WRAPPERS = ("state_dict", "model", "params_ema", "params", "generator", "g_ema", "netG")
+PREFIXES = re.compile(r"^(module\.|_orig_mod\.|netG\.)+")
+MOST_FILES = 16  # a folder with more of them is a collection, not one model
 
 
 def read_header(path: str | os.PathLike) -> dict[str, str]:
@@ -86,19 +99,23 @@ def bundled() -> dict[str, Path]:
 def find(model: str) -> Path:
     """Return the file of a model given by path or by the name of a bundled one.
 
-    A path has a slash, a suffix, or exists. Raises MissingInput with the names there are.
+    A path has a slash, a suffix, or exists. Where a published model is made of several files, their folder is
+    returned, whether it was named or one of them. Raises MissingInput with the names there are, DataError for
+    what is neither a file nor a folder of published checkpoints.
     """
     path = Path(model)
     if path.is_file():
+        return _whole(path)
+    if path.is_dir() and checkpoints(path):
         return path
-    if path.exists():
-        what = "is a directory" if path.is_dir() else "is no regular file"
-        raise errors.DataError(f"{model}: {what}, not a model file")
     looks_like_path = os.sep in model or path.suffix
     if not looks_like_path:
-        path = files.zoo_dir() / f"{model}.safetensors"
-        if path.is_file():
-            return path
+        named = files.zoo_dir() / f"{model}.safetensors"
+        if named.is_file():
+            return named
+    if path.exists():
+        what = "is a directory that holds no published checkpoints" if path.is_dir() else "is no regular file"
+        raise errors.DataError(f"{model}: {what}, not a model file")
     known = f" (bundled models: {', '.join(bundled())})" if not looks_like_path else ""
     raise errors.MissingInput(f"{model}: no such model{known}")
 
@@ -106,10 +123,14 @@ def find(model: str) -> Path:
 def check(path: str | os.PathLike) -> dict[str, str]:
     """Return the header of a model file after checking that it is one that this version can load.
 
-    Raises DoesNotFit for safetensors of another kind, made by a newer version or of a method that is not here.
+    That of a published checkpoint tells `method`, `config` and `origin`; to find them, it is read whole. Raises
+    DoesNotFit for safetensors of another kind, made by a newer version or of a method that is not here, and for
+    checkpoints that no method knows.
     """
     from styletools import methods
 
+    if origin(path):
+        return _foreign_header(path).metadata
     header = read_header(path)
     if header.get("kind") != "model":
         kind = header.get("kind")
@@ -133,14 +154,18 @@ def load(model: str | os.PathLike, *, device="cpu") -> Method:
     from styletools import methods
 
     path = find(os.fspath(model))
-    header = check(path)
+    if origin(path):
+        name, config, tensors = _recognize(path)
+    else:
+        header = check(path)
+        name = header["method"]
+        try:
+            config = json.loads(header.get("config", "{}"))
+            tensors = load_file(path)
+        except Exception as error:
+            raise errors.DataError(f"{path}: damaged model file: {error}") from error
     try:
-        config = json.loads(header.get("config", "{}"))
-        tensors = load_file(path)
-    except Exception as error:
-        raise errors.DataError(f"{path}: damaged model file: {error}") from error
-    try:
-        method = methods.create(header["method"], config)
+        method = methods.create(name, config)
     except (errors.UsageError, errors.DoesNotFit, TypeError, ValueError, RuntimeError) as error:
         if errors.is_out_of_memory(error):
             raise
@@ -214,12 +239,177 @@ def _in_order(data: bytes) -> bytes:
 
 
 def digest(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file, by which style records name the model they were made for."""
+    """Return the SHA-256 of a file, by which style records name the model they were made for.
+
+    That of a folder is of the published checkpoints in it, one after another in the order of their names.
+    """
     total = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
+        for part in checkpoints(path) if os.path.isdir(path) else [path]:
+            with open(part, "rb") as file:
+                while block := file.read(1 << 20):
+                    total.update(block)
     except OSError as error:
         raise errors.from_os_error(error, str(path)) from error
     return total.hexdigest()
+
+
+# ---- published checkpoints -------------------------------------------------------------------------------
+
+
+def origin(path: str | os.PathLike) -> str:
+    """Return whose a model is, by its first bytes: "" for ours, and for what is no model at all.
+
+    Else "folder", "pickle" (a zip archive of one, too), or "safetensors" where these do not say their kind.
+    """
+    if os.path.isdir(path):
+        return "folder"
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+        if head[8:] == b"{":
+            return "" if "kind" in read_header(path) else "safetensors"
+    except (OSError, errors.StyletoolsError):
+        return ""
+    return "pickle" if head.startswith((b"PK\3\4", b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")) else ""
+
+
+def checkpoints(folder: str | os.PathLike) -> list[Path]:
+    """Return the files of published checkpoints that lie in a folder, by name."""
+    try:
+        paths = sorted(path for path in Path(folder).iterdir() if path.suffix in SUFFIXES and path.is_file())
+    except OSError as error:
+        raise errors.from_os_error(error, str(folder)) from error
+    return [path for path in paths if origin(path)]
+
+
+def describe(path: str | os.PathLike) -> Iterator[Header]:
+    """Yield the header of each record of a file; one that tells method and config for a published checkpoint.
+
+    Raises as `read_headers` does, and DoesNotFit for a pickle that no method knows.
+    """
+    if whose := origin(path):
+        try:
+            yield _foreign_header(path)
+            return
+        except errors.StyletoolsError:
+            if whose != "safetensors":
+                raise
+    yield from read_headers(path)
+
+
+def _foreign_header(path: str | os.PathLike) -> Header:
+    """Return what is to be said of a published checkpoint. Raises as `_recognize` does."""
+    name, config, tensors = _recognize(path)
+    metadata = {
+        "kind": "model",
+        "method": name,
+        "config": json.dumps(config, sort_keys=True),
+        "origin": "published checkpoint",
+    }
+    return Header(metadata, {key: (_type(tensor), tuple(tensor.shape)) for key, tensor in tensors.items()})
+
+
+def _type(tensor: Tensor) -> str:
+    """Return the type of a tensor as safetensors call it."""
+    kind, bits = re.fullmatch(r"torch\.([a-z]+)(\w*)", str(tensor.dtype)).groups()
+    return {"float": "F", "bfloat": "BF", "int": "I", "uint": "U"}.get(kind, kind.upper()) + bits.upper()
+
+
+def _recognize(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor]]:
+    """Return the method, its config and its tensors, by `<net>.<key>`, of a published checkpoint or a folder of them.
+
+    Raises DoesNotFit where no method knows it, DataError where it cannot be read.
+    """
+    from styletools import methods
+
+    state = _read_folder(path) if os.path.isdir(path) else _read_checkpoint(path)
+    name = methods.detect(state)
+    if not name:
+        examples = ", ".join(list(state)[:3]) + (", ..." if len(state) > 3 else "")
+        raise errors.DoesNotFit(f"{path}: tensors of no method that is known here: {examples}")
+    try:
+        return name, *methods.convert(name, state)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        if errors.is_out_of_memory(error):
+            raise
+        raise errors.DoesNotFit(f"{path}: not quite a model of {name}: {type(error).__name__}: {error}") from error
+
+
+def _whole(path: Path) -> Path:
+    """Return the folder of a published checkpoint that is no model by itself but part of one there, else the path."""
+    if not origin(path):
+        return path
+    from styletools import methods
+
+    try:
+        if methods.detect(_read_checkpoint(path)):
+            return path
+        together = _read_folder(path.parent)
+    except errors.StyletoolsError:
+        return path  # whoever uses it is told
+    without = {key: tensor for key, tensor in together.items() if not key.startswith(f"{_stem(path)}/")}
+    return path.parent if methods.detect(together) and not methods.detect(without) else path
+
+
+def _read_folder(folder: str | os.PathLike) -> dict[str, Tensor]:
+    """Return the tensors of all published checkpoints in a folder, by `<file without suffix>/<key>`.
+
+    Those that cannot be read are left out, unless there are no others; the keys of a single one are its own.
+    """
+    paths = checkpoints(folder)
+    if len(paths) > MOST_FILES:
+        raise errors.DoesNotFit(f"{folder}: holds {len(paths)} checkpoints, more than the parts of one model: name one")
+    if len(paths) == 1:
+        return _read_checkpoint(paths[0])
+    state, failed = {}, None
+    for path in paths:
+        try:
+            state |= {f"{_stem(path)}/{key}": tensor for key, tensor in _read_checkpoint(path).items()}
+        except errors.DataError as error:
+            failed = failed or error
+    if failed and not state:
+        raise failed
+    return state
+
+
+def _stem(path: Path) -> str:
+    """Return the name of a checkpoint without its suffixes: decoder_iter_160000 of decoder_iter_160000.pth.tar."""
+    while path.suffix in SUFFIXES:
+        path = path.with_suffix("")
+    return path.name
+
+
+def _read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Return the tensors of one published checkpoint, freed of WRAPPERS and PREFIXES.
+
+    Nothing in it is run. Raises DataError for what is damaged or holds anything but plain data.
+    """
+    import torch
+
+    try:
+        if origin(path) == "safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of how old its format is
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise a dozen kinds, OSError for damage among them
+        if errors.is_out_of_memory(error):
+            raise
+        what = "damaged, or holds more than tensors and plain data, and no more is read of a checkpoint"
+        raise errors.DataError(f"{path}: {what}") from error
+    for _ in range(4):  # what holds itself would be unwrapped for ever
+        inside = content if isinstance(content, Mapping) else {}
+        content = next((inside[key] for key in WRAPPERS if isinstance(inside.get(key), Mapping)), content)
+    items = content.items() if isinstance(content, Mapping) else ()
+    state = {
+        PREFIXES.sub("", key, count=1): value
+        for key, value in items
+        if isinstance(key, str) and isinstance(value, torch.Tensor)
+    }
+    if not state:
+        raise errors.DataError(f"{path}: holds no named tensors")
+    return state

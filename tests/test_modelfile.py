@@ -1,6 +1,8 @@
 """Model files: what is saved comes back, and what does not fit is refused in words."""
 
+import hashlib
 import json
+import pickle
 import struct
 import subprocess
 import sys
@@ -177,7 +179,7 @@ def test_records_of_other_kinds(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "s.safetensors", {"kind": "style", "styletools": "1"})
     with pytest.raises(errors.DoesNotFit, match="not a model but a record of kind 'style'"):
         modelfile.load(tmp_path / "s.safetensors")
-    save_file({"a": torch.zeros(2)}, tmp_path / "t.safetensors")
+    save_file({"a": torch.zeros(2)}, tmp_path / "t.safetensors", {"kind": ""})
     with pytest.raises(errors.DoesNotFit, match="t.safetensors: not a model$"):
         modelfile.load(tmp_path / "t.safetensors")
 
@@ -258,8 +260,11 @@ def test_find(tmp_path, monkeypatch):
         modelfile.find("yours")
     with pytest.raises(errors.MissingInput, match="yours.safetensors: no such model$"):
         modelfile.find("yours.safetensors")
-    with pytest.raises(errors.DataError, match="is a directory"):
+    with pytest.raises(errors.DataError, match="is a directory that holds no published checkpoints"):
         modelfile.find(str(zoo))
+    (tmp_path / "ours").unlink()
+    (tmp_path / "ours").mkdir()
+    assert modelfile.find("ours") == zoo / "ours.safetensors", "a folder without a model does not hide one"
 
 
 def test_digest(tmp_path):
@@ -275,3 +280,182 @@ def test_a_model_reads_the_same_by_other_readers(tmp_path):
     method = saved(tmp_path / "m.safetensors", "live")
     for key, value in load_arrays(tmp_path / "m.safetensors").items():
         np.testing.assert_array_equal(value, kept(method)[key].numpy())
+
+
+# Published checkpoints: a small microast in its publisher's layout stands for all
+
+
+FILES = {"content_encoder": "a", "style_encoder": "b", "modulator": "c", "decoder": "d"}
+
+
+def theirs():
+    """Return a random microast as its publisher would write it: {file: state dict}."""
+    torch.manual_seed(0)
+    ours = kept(methods.create("microast", {"channels": 4}))
+    parts = {name: {} for name in FILES}
+    back = {"up.": "dec3.", "deep.": {"decoder": "dec1."}, "shallow.": {"decoder": "dec2."}}
+    back |= {"deep_factor": "weight2.0", "deep_share": "bias2.0"}
+    back |= {"shallow_factor": "weight1.0", "shallow_share": "bias1.0"}
+    encoder = {"deep.": "enc2.0.", "shallow.": "enc1."}
+    for key, value in ours.items():
+        net, _, name = key.partition(".")
+        for ours_begins, begins in back.items():
+            if name.startswith(ours_begins):
+                begins = begins if isinstance(begins, str) else begins.get(net, encoder[ours_begins])
+                name = begins + name.removeprefix(ours_begins)
+                break
+        layer, _, kind = name.rpartition(".")
+        parts[net][f"{layer}.conv_layer.{kind}"] = value.clone()
+    return parts
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder with the four files of a published model, of all formats that there are."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    parts = theirs()
+    torch.save(parts["content_encoder"], folder / "content_encoder.pth.tar", _use_new_zipfile_serialization=False)
+    torch.save({"state_dict": parts["style_encoder"], "epoch": 3, "rates": {"lr": 1e-4}}, folder / "style_encoder.pt")
+    save_file(parts["modulator"], folder / "modulator.safetensors", {"format": "pt"})
+    wrapped = {f"module._orig_mod.{key}": value for key, value in parts["decoder"].items()}
+    torch.save({"params": {}, "params_ema": wrapped}, folder / "decoder.ckpt")
+    return folder
+
+
+def test_a_published_model_is_read(published):
+    model = modelfile.load(published)
+    assert model.config.channels == 4 and not any(net.training for net in model.nets.values())
+    torch.manual_seed(0)
+    expected = kept(methods.create("microast", {"channels": 4}))
+    assert all(torch.equal(value, expected[key]) for key, value in kept(model).items())
+    header = modelfile.check(published)
+    assert header == {
+        "kind": "model", "method": "microast", "config": '{"channels": 4}', "origin": "published checkpoint",
+    }  # fmt: skip
+    (shown,) = modelfile.describe(published)
+    assert shown.metadata == header and shown.tensors["decoder.up.10.weight"] == ("F32", (3, 4, 9, 9))
+
+
+def test_any_part_of_a_published_model_stands_for_all(published):
+    (published / "README.md").write_text("what it is")
+    torch.save({"0.weight": torch.zeros(3)}, published / "other.pth")
+    for path in modelfile.checkpoints(published):
+        assert modelfile.find(str(path)) == (path if path.name == "other.pth" else published)
+    with pytest.raises(errors.DoesNotFit, match="other.pth: tensors of no method that is known here: 0.weight$"):
+        modelfile.load(published / "other.pth")
+    (published / "modulator.safetensors").unlink()
+    decoder = published / "decoder.ckpt"
+    assert modelfile.find(str(decoder)) == decoder
+    with pytest.raises(errors.DoesNotFit, match=r"decoder.ckpt: tensors of no method .*: dec\S*, \S*, \S*, \.\.\.$"):
+        modelfile.load(decoder)
+
+
+@pytest.mark.parametrize("wrapper", ["", *modelfile.WRAPPERS])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_wrappings_are_taken_off(tmp_path, wrapper, zipped):
+    state = {"module.netG.a.weight": torch.ones(2), "_orig_mod.module.b": torch.zeros(1, 2), "steps": 7, 3: "x"}
+    torch.save({wrapper: state} if wrapper else state, tmp_path / "m.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(errors.DoesNotFit, match=r"m.pth: tensors of no method that is known here: a.weight, b$"):
+        modelfile.check(tmp_path / "m.pth")
+
+
+class Evil:
+    """Unpickled as code is, it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("zipped", [True, False, None])
+def test_nothing_in_a_checkpoint_is_run(tmp_path, zipped, published):
+    mark = tmp_path / "mark"
+    bad = published / "bad.pth"
+    content = {"dec1.weight": torch.zeros(1), "evil": Evil(mark)}
+    if zipped is None:
+        bad.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, bad, _use_new_zipfile_serialization=zipped)
+    for use in (modelfile.check, modelfile.load, lambda path: list(modelfile.describe(path))):
+        with pytest.raises(errors.DataError, match="bad.pth: damaged, or holds more than tensors"):
+            use(bad)
+    assert modelfile.load(published).config.channels == 4, "what cannot be read is left out of a folder"
+    for path in modelfile.checkpoints(published):
+        if path != bad:
+            path.unlink()
+    with pytest.raises(errors.DataError, match="bad.pth: damaged"):
+        modelfile.load(published)
+    assert not mark.exists()
+    bad.write_bytes(pickle.dumps(content))
+    pickle.loads(bad.read_bytes())["evil"].close()
+    assert mark.exists(), "the trap is one"
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.9])
+@pytest.mark.parametrize("name", ["content_encoder.pth.tar", "style_encoder.pt", "modulator.safetensors"])
+def test_damaged_checkpoints(published, name, keep):
+    path = published / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole))])
+    with pytest.raises(errors.DataError) as caught:
+        modelfile.load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_holds_no_tensors(tmp_path):
+    loop = {"a": 1}
+    loop["model"] = loop
+    for content in ([torch.zeros(1)], torch.zeros(1), {}, {"state_dict": {"epoch": 1}}, loop):
+        torch.save(content, tmp_path / "m.pth")
+        with pytest.raises(errors.DataError, match="m.pth: holds no named tensors"):
+            modelfile.load(tmp_path / "m.pth")
+    np.savez(tmp_path / "m.npz", a=np.zeros(2))
+    with pytest.raises(errors.DataError, match="m.npz: damaged, or holds more than tensors"):
+        modelfile.load(tmp_path / "m.npz")
+
+
+def test_a_collection_is_not_a_model(published):
+    for i in range(modelfile.MOST_FILES):
+        torch.save({"a": torch.zeros(1)}, published / f"{i}.pth")
+    with pytest.raises(errors.DoesNotFit, match="holds 20 checkpoints, more than the parts of one model: name one"):
+        modelfile.load(published)
+
+
+def test_two_models_in_a_folder_are_not_mixed(published):
+    torch.save(theirs()["decoder"], published / "decoder_of_another.pth")
+    with pytest.raises(errors.DoesNotFit, match="tensors of no method"):
+        modelfile.load(published)
+
+
+def test_the_digest_of_a_folder_is_that_of_its_checkpoints(published):
+    before = modelfile.digest(published)
+    (published / "README.md").write_text("what it is")
+    assert modelfile.digest(published) == before
+    together = b"".join(path.read_bytes() for path in sorted(published.glob("*[!d]")))
+    assert hashlib.sha256(together).hexdigest() == before
+    torch.save({"a": torch.ones(1)}, published / "more.pth")
+    assert modelfile.digest(published) != before
+
+
+def test_the_types_of_tensors_are_called_as_safetensors_call_them(tmp_path):
+    kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "U8": torch.uint8}
+    kinds |= {"BOOL": torch.bool, "F64": torch.float64, "I16": torch.int16}
+    save_file({name: torch.zeros(1).to(kind) for name, kind in kinds.items()}, tmp_path / "t.safetensors")
+    (header,) = modelfile.read_headers(tmp_path / "t.safetensors")
+    assert {name: kind for name, (kind, _) in header.tensors.items()} == {name: name for name in kinds}
+    for name, kind in kinds.items():
+        assert modelfile._type(torch.zeros(1).to(kind)) == name
+
+
+def test_looking_at_our_own_files_costs_no_torch(tmp_path):
+    saved(tmp_path / "m.safetensors", "gatys")
+    code = (
+        "import sys; from styletools import modelfile as m; path = m.find(sys.argv[1]); m.check(path), m.digest(path);"
+        "list(m.describe(path)), m.checkpoints(path.parent);"
+        "print(any(x in sys.modules for x in ('torch', 'numpy', 'safetensors')))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m.safetensors")]
+    assert subprocess.check_output(command, text=True) == "False\n"

@@ -1,4 +1,7 @@
-"""What -m and --for name: a bundled model, a model file, or a method that needs no training. No torch."""
+"""What -m and --for name: a bundled model, a model file, a published checkpoint, or a method that needs no model.
+
+No torch, but for published checkpoints.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,15 +11,17 @@ from styletools import errors, methods, modelfile
 
 
 def resolve(model: str, settings: Sequence[str] = ()) -> tuple[str, Path | None, dict[str, Any] | None]:
-    """Return the method, the model file (None: it needs none) and what `settings` (KEY=VALUE) change in its Config.
+    """Return the method, the model's file or folder (None: it needs none) and what `settings` change in its Config.
 
-    Raises UsageError for settings of a trained model or a method that is still to be trained, MissingInput where
-    there is nothing of that name.
+    Raises UsageError for settings (KEY=VALUE) of a trained model or a method without the model it needs, MissingInput
+    where there is nothing of that name.
     """
-    known = model in methods.names()
-    if known and methods.describe(model).trains_on == "nothing":
+    known = methods.describe(model) if model in methods.names() else None
+    if known and known.trains_on == "nothing" and not known.needs_model:
         return model, None, methods.parse_options(model, settings)
-    if known and not Path(model).is_file() and model not in modelfile.bundled():
+    if known and not Path(model).exists() and model not in modelfile.bundled():
+        if known.needs_model:
+            raise errors.UsageError(f"{model} needs a published model: give its file or folder")
         raise errors.UsageError(f"{model} needs a trained model: st-train {model} makes one; give its file")
     path = modelfile.find(model)
     name = modelfile.check(path)["method"]

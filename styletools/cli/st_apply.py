@@ -20,7 +20,7 @@ COLOR = ("luminance", "coral", "histogram")
 @command("st-apply")
 @_options.inputs
 @click.option("-m", "--model", metavar="MODEL", default="live", show_default=True,
-              help="A bundled model, a model file, or a method that needs no training (gatys).")  # fmt: skip
+              help="A bundled model, a model file, a published checkpoint, or a method (gatys).")  # fmt: skip
 @click.option("-s", "--style", "specs", metavar="STYLE[:WEIGHT],...", multiple=True,
               help="An image, a bundled name or a style record; several are mixed by weight.")  # fmt: skip
 @_options.output
@@ -56,9 +56,9 @@ def main(
     """
     if alpha != alpha:
         raise errors.UsageError("--alpha nan: a number from 0 to 1 expected")
+    chosen, outside = styles.parse(specs), styles.parse(outside_specs)
     name, path, config = _models.resolve(model, settings)
     described = methods.describe(name)
-    chosen, outside = styles.parse(specs), styles.parse(outside_specs)
     _check_use(described, chosen, outside, mask)
     if STDIN in [*inputs, files_from or not inputs and STDIN] and any(map(_is_piped_in, [*chosen, *outside])):
         raise errors.UsageError("standard input cannot be both a style and the pictures")

@@ -14,7 +14,7 @@ STYLES = "styles.safetensors"
 
 @group("st-model")
 def main():
-    """List methods, models and styles; show what is in a file. Nothing is run and no numbers are loaded."""
+    """List methods, models and styles; show what is in a file. Nothing is run."""
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
@@ -40,7 +40,8 @@ def list_all(as_json):
 def _line(entry) -> str:
     """Return what a line of the list says after the name."""
     if entry["kind"] == "method":
-        return f"{entry['title']} [applies to {entry['applies_to']}, trains on {entry['trains_on']}]"
+        needs = ", needs a published model" if entry["needs_model"] else ""
+        return f"{entry['title']} [applies to {entry['applies_to']}, trains on {entry['trains_on']}{needs}]"
     words = [f"{entry['size'] / 1024:.0f} KiB"]
     if entry["kind"] == "model":
         words.insert(0, f"{entry['method']}, {entry['parameters']} parameters")
@@ -53,7 +54,8 @@ def _methods():
         title = found.title.removeprefix(f"{name}: ").rstrip(".")
         yield {
             "kind": "method", "name": name, "title": title, "applies_to": found.applies_to,
-            "trains_on": found.trains_on, "options": {option.name: option.default for option in found.options},
+            "trains_on": found.trains_on, "needs_model": found.needs_model,
+            "options": {option.name: option.default for option in found.options},
         }  # fmt: skip
 
 
@@ -85,11 +87,11 @@ def _size(header) -> int:
 
 
 @main.command("show")
-@click.argument("model", metavar="FILE|MODEL")
+@click.argument("model", metavar="FILE|DIR|MODEL")
 @as_json
 def show(model, as_json):
     """Show the metadata of a model or record and the shapes of its tensors; of each, where a file holds several."""
-    for number, header in enumerate(modelfile.read_headers(modelfile.find(model))):
+    for number, header in enumerate(modelfile.describe(modelfile.find(model))):
         if as_json:
             tensors = {name: {"type": kind, "shape": shape} for name, (kind, shape) in header.tensors.items()}
             click.echo(json.dumps({"meta": header.metadata, "tensors": tensors}, ensure_ascii=False))

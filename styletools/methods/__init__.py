@@ -1,7 +1,7 @@
 """Methods of neural style: one file each. This module finds them, reads what they say of themselves, loads them.
 
-Importing this package costs no torch: a method's `Config`, `APPLIES_TO` and `TRAINS_ON` are literals that
-are read from its source. Third parties add methods through the entry-point group `styletools.methods`.
+Importing this package costs no torch: a method's `Config`, `APPLIES_TO`, `TRAINS_ON` and `NEEDS_MODEL` are literals
+that are read from its source. Third parties add methods through the entry-point group `styletools.methods`.
 
 A method's file holds, in this order: the constants, `class Config` (a frozen dataclass of literals, each
 field `name: Annotated[type, "what it is"] = default`), and exactly one subclass of `Method`.
@@ -15,8 +15,8 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,19 @@ class Method:
         """Restyle (N, 3, H, W) RGB in [0, 1]; the same shape and range come back."""
         raise NotImplementedError
 
+    @staticmethod
+    def detect(state_dict: Mapping[str, Tensor]) -> bool:
+        """Tell whether these tensors are somebody else's published model of this method.
+
+        Of a model made of several files the keys are `<file without suffix>/<key>`, and there may be others among them.
+        """
+        return False
+
+    @staticmethod
+    def convert(state_dict: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+        """Return the Config and the tensors, called `<net>.<key>`, of what `detect` knows."""
+        raise NotImplementedError
+
     def update(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         """Step one optimizer on one loss. The engine replaces this to clip gradients and guard against NaN."""
         optimizer.zero_grad(set_to_none=True)
@@ -112,6 +125,8 @@ class Description:
     title: str
     applies_to: str
     trains_on: str
+    needs_model: bool  # trains on nothing, and is of no use without a model published elsewhere
+    knows_published: bool  # has a `detect` for other people's checkpoints
     options: tuple[Option, ...] = field(default=())
 
 
@@ -139,14 +154,17 @@ def describe(name: str) -> Description:
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
         raise errors.UsageError(f"unknown method {name!r}: {hint}")
     tree = ast.parse(_sources()[name].read_text(encoding="utf-8"))
-    constants, options = {"APPLIES_TO": "image", "TRAINS_ON": "nothing"}, []
+    constants = {"APPLIES_TO": "image", "TRAINS_ON": "nothing", "NEEDS_MODEL": False}
+    options, functions = [], set()
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in constants:
             constants[node.targets[0].id] = ast.literal_eval(node.value)
         if isinstance(node, ast.ClassDef) and node.name == "Config":
             options = [_option(item) for item in node.body if isinstance(item, ast.AnnAssign)]
+        elif isinstance(node, ast.ClassDef):
+            functions |= {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
     title = (ast.get_docstring(tree) or name).partition("\n")[0]
-    return Description(name, title, constants["APPLIES_TO"], constants["TRAINS_ON"], tuple(options))
+    return Description(name, title, *constants.values(), "detect" in functions, tuple(options))
 
 
 def _option(node: ast.AnnAssign) -> Option:
@@ -187,17 +205,38 @@ def create(name: str, config: dict[str, Any] | None = None) -> Method:
     Raises UsageError for an unknown name, DoesNotFit for a config that this version does not know.
     """
     describe(name)
-    source = _sources()[name]
-    if source.parent == Path(__file__).parent:
-        module = importlib.import_module(f"styletools.methods.{name}")
-    else:
-        entry = next(e for e in importlib.metadata.entry_points(group="styletools.methods") if e.name == name)
-        module = importlib.import_module(entry.module)
+    module = _module(name)
     try:
         settings = module.Config(**(config or {}))
     except TypeError as error:
         raise errors.DoesNotFit(f"{name} does not know this configuration: {error}") from error
-    kinds = [k for k in vars(module).values() if isinstance(k, type) and issubclass(k, Method) and k is not Method]
+    return _class(name)(settings)
+
+
+def detect(state_dict: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first method that knows these tensors for a published model of its kind, or None."""
+    candidates = (name for name in names() if describe(name).knows_published)
+    return next((name for name in candidates if _class(name).detect(state_dict)), None)
+
+
+def convert(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return config and tensors, by `<net>.<key>`, of a published model that method `name` has detected."""
+    config, tensors = _class(name).convert(state_dict)
+    return asdict(config), tensors
+
+
+def _module(name: str):
+    """Import the module of a method."""
+    if _sources()[name].parent == Path(__file__).parent:
+        return importlib.import_module(f"styletools.methods.{name}")
+    entry = next(e for e in importlib.metadata.entry_points(group="styletools.methods") if e.name == name)
+    return importlib.import_module(entry.module)
+
+
+def _class(name: str) -> type[Method]:
+    """Import a method and return its one subclass of Method."""
+    found = vars(_module(name)).values()
+    kinds = [kind for kind in found if isinstance(kind, type) and issubclass(kind, Method) and kind is not Method]
     if len(kinds) != 1:
-        raise errors.StyletoolsError(f"{source}: holds {len(kinds)} methods instead of one")
-    return kinds[0](settings)
+        raise errors.StyletoolsError(f"{_sources()[name]}: holds {len(kinds)} methods instead of one")
+    return kinds[0]

@@ -93,4 +93,4 @@ def test_sub_commands(call, zoo):
     assert call("st-model", "nope")[0] == 2
     assert call("st-model", "show")[0] == 2
     status, out, _ = call("st-model", "show", "--help")
-    assert status == 0 and b"FILE|MODEL" in out
+    assert status == 0 and b"FILE|DIR|MODEL" in out
