@@ -27,8 +27,13 @@ def mean(features: Tensor) -> Tensor:
 
 def moment(features: Tensor) -> Tensor:
     """Return the raw second moment, F Fᵀ / (H·W): (..., C, H, W) → (..., C, C)."""
-    flat = _flat(features)
-    return flat @ flat.transpose(-1, -2) / flat.shape[-1]
+    return _product(_flat(features))
+
+
+def _product(flat: Tensor) -> Tensor:
+    """Return F Fᵀ / pixels of (..., C, pixels), in the type it has: autocast would round it to 16 bits."""
+    with torch.autocast(flat.device.type, enabled=False):
+        return flat @ flat.transpose(-1, -2) / flat.shape[-1]
 
 
 def gram_matrix(features: Tensor) -> Tensor:
@@ -74,8 +79,7 @@ class _MeanStd(torch.autograd.Function):
 def covariance(features: Tensor) -> Tensor:
     """Return the biased covariance over pixels, divided by H·W: (..., C, H, W) → (..., C, C)."""
     flat = _flat(features)
-    centred = flat - flat.mean(-1, keepdim=True)
-    return centred @ centred.transpose(-1, -2) / flat.shape[-1]
+    return _product(flat - flat.mean(-1, keepdim=True))
 
 
 def gram_from_moment(second: Tensor) -> Tensor:

@@ -232,6 +232,13 @@ def test_gradient_of_std_in_sixteen_bits_is_in_sixteen_bits():
     assert x.grad.dtype == torch.bfloat16 and torch.isfinite(x.grad).all()
 
 
+def test_statistics_are_not_rounded_by_autocast():
+    x = features((1, 5, 9, 9), 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = stats.moment(x), stats.covariance(x), stats.gram_matrix(x)
+    torch.testing.assert_close(found, (stats.moment(x), stats.covariance(x), stats.gram_matrix(x)))
+
+
 def test_statistics_of_an_affine_map():
     x = features((2, 4, 5, 6), 0, torch.float64)
     weight, bias = features((7, 4), 1, torch.float64), features((7,), 2, torch.float64)

@@ -71,6 +71,16 @@ class Method:
         """
         return None
 
+    def take_styles(self, images: Sequence[Tensor]) -> None:
+        """Be given the whole style images (1, 3, H, W) before training, for methods that train on content+style.
+
+        There are as many as the Config's `styles` names; without them, the crops of each batch tell the style.
+        """
+
+    def own_style(self, name: str) -> dict[str, Tensor]:
+        """Return the style record of one of the styles that the model itself holds (Config's `styles`)."""
+        raise errors.UsageError("this method holds no styles of its own")
+
     def encode_style(self, images: Sequence[Tensor], weights: Sequence[float]) -> dict[str, Tensor]:
         """Return the style record of style images (1, 3, H, W), weighted: what `apply` takes as `style`."""
         raise errors.UsageError("this method takes no style")

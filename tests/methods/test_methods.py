@@ -29,7 +29,7 @@ def pictures(count, height, width, seed=0):
 
 
 def test_the_methods_that_must_be_there():
-    assert {"gatys", "live", "distill"} <= set(methods.names())
+    assert {"adain", "distill", "gatys", "johnson", "live", "wct"} <= set(methods.names())
 
 
 @pytest.mark.parametrize("name", methods.names())
