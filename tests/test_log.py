@@ -20,6 +20,16 @@ def restored():
     log.setup("styletools")
 
 
+@pytest.mark.parametrize(("begun", "rate"), [(0, 0.101), (100, 0.001)])
+def test_what_was_done_before_counts_but_not_for_the_rate(begun, rate, capsys):
+    log.setup("st-train", as_json=True)
+    progress = log.Progress(101, "step", begun=begun)
+    progress.start -= 1000
+    progress.update(101)
+    event = json.loads(capsys.readouterr().err)
+    assert event["done"] == 101 and event["rate"] == pytest.approx(rate, rel=0.02)
+
+
 def test_one_line_an_event(capsys):
     log.setup("st-apply")
     log.error("a.png: no such file", status=66)

@@ -135,12 +135,17 @@ def main(
     chosen = devices.choose(device)
     own = ranks.join(chosen)
     devices.set_threads(threads)
-    sources = {name: [data.Source(spec, holdout) for spec in specs[name]] for name in specs}
-    crops = {name: data.Crops(sources[name], seed, ROLES[name]) for name in specs}
+    # Fixed styles are all trained on, and whole; of other pictures crops are taken.
+    fixed = ("style",) if methods.describe(method).trains_on == "content+style" else ()
+    sources = {n: [data.Source(spec, 0 if n in fixed else holdout) for spec in specs[n]] for n in specs}
+    whole = _whole_styles(sources["style"]) if fixed else {}
+    if fixed and not resume and not any(word.startswith("styles=") for word in settings):
+        config["styles"] = ",".join(whole)
+    crops = {name: data.Crops(sources[name], seed, ROLES[name]) for name in specs if name not in fixed}
     batches = data.Batches(crops, batch_size, sizes, rank=own.rank, world=own.world)
     validation = None
     if holdout:
-        held_out = {n: data.Crops(sources[n], seed, VALIDATION + ROLES[n], held_out=True) for n in specs}
+        held_out = {n: data.Crops(sources[n], seed, VALIDATION + ROLES[n], held_out=True) for n in crops}
         validation = data.Batches(held_out, batch_size, [max(sizes)], rank=own.rank, world=own.world)
     plan = engine.Plan(
         steps=steps, time_budget=time_budget, warmup=warmup, schedule=schedule, clip=clip, weight_decay=weight_decay,
@@ -155,11 +160,15 @@ def main(
         before = modelfile.read_header(path)
         given = {"trained_on": trained_on, "licence": licence}
         told = {key: given.get(key) or before.get(key) or told[key] for key in told}
+    made = methods.create(method, config)
+    if fixed:
+        made.take_styles(list(whole.values()))
     engine.train(
-        method, methods.create(method, config), batches, validation, path, plan, device=chosen, ranks=own,
+        method, made, batches, validation, path, plan, device=chosen, ranks=own,
         resume=resume, overwrite=overwrite, tensorboard=tensorboard, half=half,
         initial=modelfile.find(init) if init else None, **told,
     )  # fmt: skip
+    own.leave()
 
 
 def _check_data(method: str, given: dict) -> dict:
@@ -233,6 +242,25 @@ def _configuration(method: str, settings, resumed: Path | None, init: str | None
         except (ValueError, TypeError) as error:
             raise errors.DataError(f"{start}: damaged model file: {error}") from error
     return config
+
+
+def _whole_styles(sources) -> dict:
+    """Return {name: (1, 3, H, W) RGB in [0, 1]} of all style images, called as their files without the suffix.
+
+    Raises UsageError where two would be called the same.
+    """
+    from styletools.engine import data, styles
+
+    found = {}
+    for image in (image for source in sources for image in source.paths):
+        if isinstance(image, data.Member):
+            raise errors.UsageError(f"{image}: {image.archive} must be unpacked to train on its images as styles")
+        # In `-s NAME:WEIGHT,...` these separate names.
+        name = re.sub(r"[,:\s]+", "-", Path(image).stem)
+        if name in found:
+            raise errors.UsageError(f"two styles are called {name}: rename one of the files")
+        found[name] = styles.load_image(image, None)
+    return found
 
 
 def _summary(sources: dict) -> str:

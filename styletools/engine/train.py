@@ -1,6 +1,7 @@
 """The training loop: every method, any device, one process or several. Read it top to bottom."""
 
 import contextlib
+import io
 import math
 import os
 import signal
@@ -214,7 +215,6 @@ def train(
         losses.look()
         save()
         number = int(ranks.largest(stop["signal"])[0])
-    ranks.leave()
     if report and _exhausted(plan, run):
         log.info(f"no better in {run.stale} validations: ended at step {run.step}; the model is the best of them")
     if number:
@@ -375,9 +375,7 @@ def _guarded_update(method: Method, plan: Plan, ranks: Ranks):
         norm = torch.nn.utils.clip_grad_norm_(moved, plan.clip or float("inf"))
         sound = torch.isfinite(norm)
         if norm.is_cuda:
-            # To ask would be to wait: the gradients become 0 instead.
-            for p in moved:
-                p.grad.nan_to_num_(0, 0, 0).mul_(sound)
+            _clear_unless(sound, [p.grad for p in moved])
         elif not sound:
             return
         if plan.weight_decay:
@@ -386,6 +384,12 @@ def _guarded_update(method: Method, plan: Plan, ranks: Ranks):
         torch.clear_autocast_cache()  # it holds the weights as they were
 
     return update
+
+
+def _clear_unless(sound: Tensor, gradients: Sequence[Tensor]) -> None:
+    """Set gradients to 0 unless `sound`, without asking the device, which would be to wait for it."""
+    for gradient in gradients:
+        gradient.nan_to_num_(0, 0, 0).mul_(sound)
 
 
 @torch.no_grad()
@@ -476,8 +480,11 @@ def _save(path: Path, run: Run, random: Tensor) -> None:
         "best": run.best,
         "stale": run.stale,
     }
+    # By way of memory: where the disk is full, torch.save itself raises something that does not say so.
+    data = io.BytesIO()
+    torch.save(state, data)
     with files.atomic(path) as out:
-        torch.save(state, out)
+        out.write(data.getbuffer())
 
 
 def _read(path: Path) -> dict:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -46,6 +48,35 @@ class Line(methods.Method):
             loss = loss * self.losses[step]
         self.update(optimizers["line"], loss)
         return {"loss": loss}
+
+
+class Pair(methods.Method):
+    """Two nets, with normalisation, and a number that the method itself keeps; `scores` are its validations in turn."""
+
+    def __init__(self, scores=()):
+        self.config = methods.create("gatys").config
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 3))
+        self.nets = nn.ModuleDict({"first": net, "second": nn.Conv2d(3, 3, 1)})
+        self.nets["first"].register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self.scores = list(scores)
+
+    def optimizers(self):
+        return {key: torch.optim.Adam(net.parameters(), lr=0.01) for key, net in self.nets.items()}
+
+    def train_step(self, batch, optimizers, step):
+        self.nets["first"].seen += 1
+        loss = (self.nets["second"](self.nets["first"](batch["images"])) - 0.3).square().mean()
+        self.update(optimizers["first"], loss)
+        again = (self.nets["second"](self.nets["first"](batch["images"])) - 0.3).square().mean()
+        self.update(optimizers["second"], again)
+        return {"loss": loss, "again": again}
+
+    def validate(self, batch):
+        drawn = torch.rand(())  # must not be missed by the training
+        return {"loss": self.scores[int(self.nets["first"].seen)] if self.scores else drawn}
+
+    def sample(self, batch):
+        return 1 - batch["images"] + 0 * torch.rand(())
 
 
 def batches(pictures, *names, held_out=False, size=32):
@@ -125,6 +156,166 @@ def test_clipped_gradients(pictures, tmp_path):
     before = method.nets["line"].weight.detach().clone()
     run(method, pictures, tmp_path / "m.safetensors", train.Plan(steps=1, clip=1.0, warmup=0))
     assert (method.nets["line"].weight.detach() - before).abs().max() <= 0.1 + 1e-6
+
+
+def test_weights_decay_and_biases_do_not(pictures, tmp_path):
+    method = Line(losses=[0.0] * 4)
+    weight, bias = (p.detach().clone() for p in method.nets["line"].parameters())
+    plan = train.Plan(steps=4, warmup=0, schedule="constant", weight_decay=0.5, ema=0)
+    run(method, pictures, tmp_path / "m.safetensors", plan)
+    torch.testing.assert_close(method.nets["line"].weight.detach(), weight * (1 - 0.1 * 0.5) ** 4)
+    assert torch.equal(method.nets["line"].bias.detach(), bias)
+
+
+def test_what_is_frozen_stays(pictures, tmp_path):
+    torch.manual_seed(0)
+    method = Pair()
+    before = {key: value.clone() for key, value in method.nets.state_dict().items()}
+    plan = train.Plan(steps=6, warmup=0, weight_decay=0.5, freeze=("first",), validate_every=3)
+    validation = batches(pictures, "images", held_out=True)
+    output = tmp_path / "m.safetensors"
+    train.train("gatys", method, batches(pictures, "images"), validation, output, plan, device=CPU)
+    for after in (method.nets.state_dict(), load_file(output)):
+        changed = {key for key in before if not torch.equal(after[key], before[key])}
+        assert changed == {"second.weight", "second.bias"}
+    state = torch.load(tmp_path / "m.resume.pt", weights_only=True)["optimizers"]
+    assert not state["first"]["state"] and state["second"]["state"]
+
+
+def test_what_cannot_be_frozen(pictures, tmp_path):
+    for freeze, message in [
+        (("first", "third"), "gatys has no network 'third' to freeze: it has first, second"),
+        (("first", "second"), "with first, second frozen, gatys has nothing left to train"),
+    ]:
+        with pytest.raises(errors.UsageError, match=message):
+            run(Pair(), pictures, tmp_path / "m.safetensors", train.Plan(freeze=freeze))
+    assert not list(tmp_path.iterdir())
+
+
+SCORES = [9, 8, 7, 5, 6, float("nan"), 6, 5, 4]  # by the steps done: best at 3, no better in 4 to 7
+
+
+def patient(pictures, output, **plan):
+    torch.manual_seed(0)
+    plan = train.Plan(**{"steps": 8, "warmup": 0, "schedule": "constant", "validate_every": 1} | plan)
+    method, held_out = Pair(SCORES), batches(pictures, "images", held_out=True)
+    resume = output.with_suffix(".resume.pt").exists()
+    return train.train(
+        "gatys", method, batches(pictures, "images"), held_out, output, plan, device=CPU, resume=resume
+    )  # fmt: skip
+
+
+def test_patience_ends_it_and_keeps_the_best(pictures, tmp_path):
+    output = tmp_path / "m.safetensors"
+    assert patient(pictures, output, patience=4) == 7
+    best = load_file(output)
+    assert modelfile.check(output)["step"] == "3"
+    assert patient(pictures, tmp_path / "short.safetensors", steps=3) == 3
+    assert_equal(best, load_file(tmp_path / "short.safetensors"))
+    # With no patience left there is nothing to go on with; with more there is.
+    assert patient(pictures, output, patience=4) == 7
+    assert patient(pictures, output, patience=5) == 8
+    assert modelfile.check(output)["step"] == "8"
+
+
+def test_patience_is_resumed(pictures, tmp_path):
+    output = tmp_path / "m.safetensors"
+    for steps in (2, 5, 8):
+        done = patient(pictures, output, patience=4, steps=steps)
+        assert done == min(steps, 7)
+    assert modelfile.check(output)["step"] == "3"
+
+
+def test_sheets_and_validation_leave_no_trace(pictures, tmp_path):
+    saved = []
+    for every in (0, 2):
+        torch.manual_seed(0)
+        output = tmp_path / f"{every}.safetensors"
+        plan = train.Plan(steps=5, warmup=0, sample_every=every, validate_every=every or 100, ema=0.9)
+        held_out = batches(pictures, "images", held_out=True)
+        train.train("gatys", Pair(), batches(pictures, "images"), held_out, output, plan, device=CPU)
+        saved.append(torch.load(output.with_suffix(".resume.pt"), weights_only=True))
+        saved[-1].pop("spent")
+    assert_equal(*saved)
+    sheets = sorted((tmp_path / "2.samples").iterdir())
+    assert [path.name for path in sheets] == ["step-000002.png", "step-000004.png"]
+    first, second = (np.asarray(Image.open(path)) for path in sheets)
+    assert first.shape == (2 * 32, 2 * 32, 3) and (first == second).all()
+    assert (first[:, :32] == 255 - first[:, 32:]).all(), "the images, and what the method makes of them"
+    assert not (tmp_path / "0.samples").exists()
+
+
+def test_losses_are_read_now_and_then():
+    losses = train.Losses(10)
+    for step in range(1, 8):
+        losses.add(step, {"a": torch.tensor(float(step)), "b": torch.tensor(1.0 if step != 4 else float("nan"))})
+    assert losses.means() == {}
+    with pytest.raises(errors.DataError, match="loss b became nan at step 4"):
+        losses.look()
+    losses = train.Losses(1)
+    for step in (1, 2, 3):
+        losses.add(step, {"a": torch.tensor(float(step))} | ({"odd": torch.tensor(5.0)} if step % 2 else {}))
+        losses.look()
+    assert losses.means() == {"a": 2, "odd": 5}
+    losses.forget()
+    losses.look()
+    assert losses.means() == {}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e38])
+def test_gradients_are_cleared_without_asking_the_device(bad):
+    gradients = [torch.tensor([1.0, bad, -3.0]), torch.tensor([bad, -bad])]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    train._clear_unless(torch.isfinite(norm), gradients)
+    assert all((gradient == 0).all() for gradient in gradients)
+    fine = torch.tensor([1.0, -2.0])
+    train._clear_unless(torch.tensor(True), [fine])
+    assert fine.tolist() == [1, -2]
+
+
+@pytest.mark.parametrize(("making", "using", "low", "high"), [(0.02, 0.0, 0.6, 1), (0.0, 0.02, 0, 0.4)])
+def test_the_share_of_waiting(making, using, low, high):
+    def make():
+        for i in range(5):
+            time.sleep(making)
+            yield i
+
+    waiting, seen = train.Waiting(make()), []
+    for item in waiting:
+        time.sleep(using)
+        seen.append(item)
+    assert seen == list(range(5)) and low <= waiting.share() <= high
+    waiting.restart()
+    assert waiting.share() == 0
+
+
+def test_the_journal_tells_of_waiting(pictures, tmp_path):
+    run(Line(), pictures, tmp_path / "m.safetensors", train.Plan(steps=50))
+    (entry,) = journal(tmp_path / "m.safetensors")
+    assert 0 <= entry["wait"] <= 1 and set(entry) == {"step", "seconds", "lr", "wait", "loss"}
+    assert train._note({"a": 0.5}, 0.051) == "a 0.5 wait 5 %" and train._note({"a": 0.5}, 0.05) == "a 0.5"
+
+
+def test_a_full_disk_ends_no_training_but_for_the_model(pictures, tmp_path, capsys):
+    output = tmp_path / "m.safetensors"
+    plan = train.Plan(steps=100, sample_every=25, save_every=30)
+    (tmp_path / "m.samples").mkdir()
+    for name in ("m.log.jsonl", "m.samples/step-000050.png"):
+        (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(errors.SomeFailed, match=r"m.safetensors is written, but not .*m.log.jsonl: no space left"):
+        run(Pair(), pictures, output, plan)
+    assert modelfile.check(output)["step"] == "100"
+    err = capsys.readouterr().err
+    assert err.count("m.log.jsonl: no space left") == 1 and err.count("step-000050.png: no space left") == 1
+    assert {path.name for path in (tmp_path / "m.samples").iterdir()} >= {"step-000025.png", "step-000075.png"}
+
+    (tmp_path / "m.log.jsonl").unlink()
+    (tmp_path / "m.resume.pt").unlink()
+    (tmp_path / "m.resume.pt").symlink_to("/dev/full")
+    with pytest.raises(errors.TryAgain, match="m.resume.pt: no space left"):
+        run(Pair(), pictures, output, plan)
+    assert modelfile.check(output)["step"] == "30"
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_a_broken_image_does_not_stop_it(pictures, tmp_path, capsys):
