@@ -1,6 +1,7 @@
 """st-apply: restyle pictures."""
 
 import contextlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -56,10 +57,14 @@ def main(
     """
     if alpha != alpha:
         raise errors.UsageError("--alpha nan: a number from 0 to 1 expected")
-    chosen, outside = styles.parse(specs), styles.parse(outside_specs)
     name, path, config = _models.resolve(model, settings)
     described = methods.describe(name)
-    _check_use(described, chosen, outside, mask)
+    held = _own_styles(path) if described.applies_to == "image" else []
+    if held:
+        chosen, outside = (styles.parse_own(words, held, path) for words in (specs, outside_specs))
+    else:
+        chosen, outside = styles.parse(specs), styles.parse(outside_specs)
+    _check_use(described, chosen, outside, mask, held)
     if STDIN in [*inputs, files_from or not inputs and STDIN] and any(map(_is_piped_in, [*chosen, *outside])):
         raise errors.UsageError("standard input cannot be both a style and the pictures")
     digest = modelfile.digest(path) if path else ""
@@ -118,7 +123,15 @@ def main(
     )  # fmt: skip
 
 
-def _check_use(described, chosen, outside, mask) -> None:
+def _own_styles(path) -> list[str]:
+    """Return the names of the styles that a model file holds itself."""
+    config = modelfile.check(path).get("config", "{}") if path else "{}"
+    with contextlib.suppress(ValueError, AttributeError):
+        return [name for name in json.loads(config).get("styles", "").split(",") if name]
+    return []
+
+
+def _check_use(described, chosen, outside, mask, held) -> None:
     """Raise UsageError where style, mask and method do not go together."""
     if described.applies_to not in ("image", "image+style"):
         raise errors.UsageError(f"{described.name} does not restyle pictures: it applies to {described.applies_to}")
@@ -126,7 +139,9 @@ def _check_use(described, chosen, outside, mask) -> None:
         known = ", ".join(list(styles.bundled())[:3])
         by_name = f", or by name: {known}, ..." if known else ""
         raise errors.UsageError(f"{described.name} needs a style: -s IMAGE{by_name}")
-    if described.applies_to == "image" and (chosen or outside):
+    if len(held) > 1 and not chosen:
+        raise errors.UsageError(f"this model holds several styles: -s NAME, of {', '.join(held)}")
+    if described.applies_to == "image" and not held and (chosen or outside):
         raise errors.UsageError(f"{described.name} has its style built in: -s does not go with it")
     if outside and not mask:
         raise errors.UsageError("--outside needs --mask")
@@ -156,7 +171,7 @@ def _identity(mixture) -> list:
     """Return what tells one mixture of styles from another: neither their order nor the sum of their weights."""
     total = sum(style.weight for style in mixture)
     return sorted(
-        [modelfile.digest(style.path), style.name if style.kind == "bundled" else "", style.weight / total]
+        [modelfile.digest(style.path), style.name if style.kind in ("bundled", "own") else "", style.weight / total]
         for style in mixture if style.weight
     )  # fmt: skip
 

@@ -28,12 +28,12 @@ STYLES = "styles.safetensors"
 
 @dataclass(frozen=True)
 class Style:
-    """One style of a mixture: an image, a record in a file, or a bundled name; `weight` is relative."""
+    """One style of a mixture: an image, a record in a file, a bundled or a model's own name; `weight` is relative."""
 
     name: str
     path: Path
     weight: float = 1.0
-    kind: str = "image"  # image | record | bundled
+    kind: str = "image"  # image | record | bundled | own
 
 
 @functools.cache
@@ -103,13 +103,31 @@ def _is_record(path: Path) -> bool:
     return len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] <= modelfile.MAX_HEADER
 
 
+def parse_own(specs: Sequence[str], names: Sequence[str], model: Path) -> list[Style]:
+    """Return the styles of `-s` options where the model file `model` holds its styles itself, under `names`.
+
+    Each is NAME or NAME:WEIGHT. Raises UsageError for another name or a bad weight.
+    """
+    found = []
+    for text in (part for spec in specs for part in spec.split(",") if part):
+        name, weight = files.split_weight(text)
+        if name not in names:
+            raise errors.UsageError(f"{model} has no style {name!r}: it has {', '.join(names)}")
+        if not 0 <= weight < float("inf"):
+            raise errors.UsageError(f"{text}: the weight of a style must be 0 or more")
+        found.append(Style(name, model, weight, "own"))
+    if specs and not sum(style.weight for style in found) > 0:
+        raise errors.UsageError("the weights of the styles must sum to more than 0")
+    return found
+
+
 def check(styles: Sequence[Style], method_name: str, model_digest: str, backbone: str = "") -> None:
     """Raise DoesNotFit for a style record that was made for another model, before anything heavy is loaded.
 
     backbone: the one that a method without a model file uses.
     """
     for style in styles:
-        if style.kind == "image":
+        if style.kind in ("image", "own"):
             continue
         metadata = bundled()[style.name] if style.kind == "bundled" else modelfile.read_header(style.path)
         check_metadata(style.name, metadata, method_name, model_digest, backbone)
@@ -161,6 +179,8 @@ def encode(
             continue
         if style.kind == "image":
             images.append((load_image(style.path, size), style.weight))
+        elif style.kind == "own":
+            records.append((method.own_style(style.name), style.weight))
         else:
             record = load_record(style)
             check_metadata(style.name, record.meta, method_name, model_digest, backbone)

@@ -152,6 +152,9 @@ class Johnson(Method):
     def validate(self, batch):
         return self._losses(batch, 0)
 
+    def sample(self, batch):
+        return self.apply(batch["content"])
+
     def own_style(self, name):
         if name not in self.names:
             raise errors.DoesNotFit(f"no style {name!r} in this model: it has {', '.join(self.names)}")
