@@ -4,10 +4,11 @@
 
 style: per layer relu1_1 .. relu4_1 the squared distance of means and deviations to the painting's, over that of the
 untouched photograph, averaged over the layers (0 perfect, 1 untouched). content: the squared distance of relu4_1 to the
-photograph's, over that of the painting itself (0 untouched, 1 gone). Two control rows: the photograph itself
-and the painting itself. noise: how much larger the change of the result is than that of the photograph (RMS), when
-Gaussian noise of so many 255ths is added to it. Pictures are scaled and cropped to 512 x 512. Paths in the table are
-relative to it.
+photograph's, over that of the painting itself (0 untouched, 1 gone). lpips: LPIPS to the photograph, over SqueezeNet
+(0 untouched, about 0.7 gone). Two control rows: the photograph itself and the painting itself. seconds: of the network
+alone, the middle of all pairs. noise: how much larger the change of the result is than that of the photograph (RMS),
+when Gaussian noise of so many 255ths is added to it. Pictures are scaled and cropped to 512 x 512. Paths in the table
+are relative to it.
 """
 
 import json
@@ -59,15 +60,16 @@ def main(pairs, model, settings, alpha, size, limit, sheet, noise, device):
     from styletools.cli import _models
     from styletools.engine import device as devices
     from styletools.engine import infer
+    from styletools.metrics import lpips
 
     chosen = devices.choose(device)
     name, path, config = _models.resolve(model, settings)
     method = modelfile.load(path, device=chosen) if path else methods.create(name, config).to(chosen)
-    judge = backbones.load("vgg19", device=chosen)
+    judge, eye = backbones.load("vgg19", device=chosen), lpips.Lpips(device=chosen)
     rows = [line.split("\t") for line in Path(pairs).read_text().splitlines()[1:] if line]
     if limit and limit < len(rows):
         rows = [rows[i * len(rows) // limit] for i in range(limit)]
-    cache, scores, controls, strips, gains = {}, [], [], [], []
+    cache, scores, controls, strips, gains, times = {}, [], [], [], [], []
     generator = torch.Generator().manual_seed(0)
 
     def load(name):
@@ -90,20 +92,20 @@ def main(pairs, model, settings, alpha, size, limit, sheet, noise, device):
                 other = method.apply(infer.pad(noisy, method.multiple), style=record, alpha=alpha)[..., :size, :size]
                 after, before = ((a - b).square().mean().sqrt() for a, b in ((other, output), (noisy, content)))
                 gains.append(float(after / before))
-        pair = measure(features, content_features, style_features)
+        pair = *measure(features, content_features, style_features), float(eye(output, content))
         scores.append(pair)
-        controls.append(measure(style_features, content_features, style_features))
+        times.append(seconds)
+        controls.append((*measure(style_features, content_features, style_features), float(eye(style, content))))
         print(json.dumps({
             "content": content_name, "style": style_name, "style_loss": round(pair[0], 4),
-            "content_loss": round(pair[1], 4), "seconds": round(seconds, 3),
+            "content_loss": round(pair[1], 4), "lpips": round(pair[2], 4), "seconds": round(seconds, 3),
         } | ({"noise_gain": round(gains[-1], 2)} if noise else {})), flush=True)  # fmt: skip
         strips.append(torch.cat([content, style, output], 3).cpu())
-    mean = [sum(s[i] for s in scores) / len(scores) for i in (0, 1)]
-    painting = [sum(s[i] for s in controls) / len(controls) for i in (0, 1)]
+    mean, painting = ([round(sum(column) / len(rows), 4) for column in zip(*rows)] for rows in (scores, controls))
     print(json.dumps({
-        "model": model, "alpha": alpha, "pairs": len(scores), "style_loss": round(mean[0], 4),
-        "content_loss": round(mean[1], 4), "control_photograph": [1.0, 0.0],
-        "control_painting": [round(v, 4) for v in painting],
+        "model": model, "alpha": alpha, "pairs": len(scores), "style_loss": mean[0], "content_loss": mean[1],
+        "lpips": mean[2], "seconds": round(sorted(times)[len(times) // 2], 3), "control_photograph": [1.0, 0.0, 0.0],
+        "control_painting": painting,
     } | ({"noise_gain": round(sum(gains) / len(gains), 2)} if noise else {})))  # fmt: skip
     if sheet:
         from PIL import Image
