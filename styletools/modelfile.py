@@ -9,6 +9,7 @@ tensors (`Method.detect`). Of a pickle nothing but tensors is read, and nothing 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from styletools import __version__, errors, files
+from styletools import __version__, backbones, errors, files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,23 +150,13 @@ def load(model: str | os.PathLike, *, device="cpu") -> Method:
 
     Raises DoesNotFit when tensors and configuration do not belong together.
     """
-    from safetensors.torch import load_file
-
     from styletools import methods
 
     path = find(os.fspath(model))
-    if origin(path):
-        name, config, tensors = _recognize(path)
-    else:
-        header = check(path)
-        name = header["method"]
-        try:
-            config = json.loads(header.get("config", "{}"))
-            tensors = load_file(path)
-        except Exception as error:
-            raise errors.DataError(f"{path}: damaged model file: {error}") from error
+    name, config, tensors = read(path)
     try:
-        method = methods.create(name, config)
+        with backbones.looking_in(path) if path.is_dir() else contextlib.nullcontext():
+            method = methods.create(name, config)
     except (errors.UsageError, errors.DoesNotFit, TypeError, ValueError, RuntimeError) as error:
         if errors.is_out_of_memory(error):
             raise
@@ -174,6 +165,22 @@ def load(model: str | os.PathLike, *, device="cpu") -> Method:
     method.nets.eval()
     method.to(device)
     return method
+
+
+def read(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor]]:
+    """Return the method, its configuration and its tensors, by `<net>.<key>`, of a model file or published checkpoint.
+
+    Raises as `check` does, and DataError for a damaged file.
+    """
+    if origin(path):
+        return _recognize(path)
+    from safetensors.torch import load_file
+
+    header = check(path)
+    try:
+        return header["method"], json.loads(header.get("config", "{}")), load_file(path)
+    except Exception as error:
+        raise errors.DataError(f"{path}: damaged model file: {error}") from error
 
 
 def load_tensors(method: Method, tensors: dict, path="") -> None:

@@ -8,10 +8,11 @@ Importing this package costs no torch.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,14 +70,27 @@ def load(name: str = DEFAULT, *, device="cpu") -> Backbone:
     return network.eval().requires_grad_(False).to(device)
 
 
+_nearer: list[str | os.PathLike] = []
+
+
+@contextlib.contextmanager
+def looking_in(folder: str | os.PathLike) -> Iterator[None]:
+    """Within, look for weights in `folder` before all others: a published model may bring those of its encoder."""
+    _nearer.insert(0, folder)
+    try:
+        yield
+    finally:
+        _nearer.remove(folder)
+
+
 def find_weights(name: str) -> Path:
     """Return the weights file of a backbone: given, bundled, cached or now downloaded.
 
-    In each folder of STYLETOOLS_WEIGHTS (separated by colons) files matching the module's PATTERNS count, the
-    largest first, since published cuts of a network are smaller than the whole of it.
+    In the folder of `looking_in`, then in each one of STYLETOOLS_WEIGHTS (separated by colons), files matching the
+    module's PATTERNS count, the largest first, since published cuts of a network are smaller than the whole of it.
     """
     patterns = _literal(name, "PATTERNS") or (f"{name}*.pth", f"{name}*.pt", f"{name}*.safetensors")
-    for folder in filter(None, os.environ.get("STYLETOOLS_WEIGHTS", "").split(os.pathsep)):
+    for folder in [*_nearer, *filter(None, os.environ.get("STYLETOOLS_WEIGHTS", "").split(os.pathsep))]:
         found = [path for pattern in patterns for path in Path(folder).glob(pattern)]
         if found:
             return max(found, key=lambda path: path.stat().st_size)

@@ -4,6 +4,7 @@ Paper: arXiv:1703.06868 (Huang and Belongie, 2017). Differences: the encoder may
 relative (over the mean square of their targets), so that a weight means the same for all of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from styletools import backbones, losses, stats
+from styletools.backbones import vgg_normalised
 from styletools.methods import Method
 from styletools.nn.decoder import Decoder
 
@@ -19,6 +21,7 @@ TRAINS_ON = "content+styles"
 
 LAYER = "relu4_1"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+POSITIONS = (1, 5, 8, 11, 14, 18, 21, 25, 28)  # of the convolutions in the published decoder, an nn.Sequential
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,38 @@ class AdaIN(Method):
         average, deviation = (style[key].to(image.device).float().view(1, -1) for key in ("mean", "std"))
         target = torch.lerp(content, adapt(content, average, deviation), alpha)
         return self._decoder()(target).clamp(0, 1)
+
+    @staticmethod
+    def detect(state_dict):
+        return all(len(files) == 1 for files in _published(state_dict))
+
+    @staticmethod
+    def convert(state_dict):
+        """Convert the two files of pytorch-AdaIN: the encoder is a backbone here, the decoder ours in other words."""
+        (encoder,), (decoder,) = _published(state_dict)
+        own = {key.removeprefix(encoder): tensor for key, tensor in state_dict.items() if key.startswith(encoder)}
+        network = vgg_normalised.from_state(own, encoder.removesuffix("/"))
+        tensors = {"decoder.encoder": torch.tensor(list(bytes.fromhex(network.digest())), dtype=torch.uint8)}
+        convs = reversed([name for name in network.network.convs if name <= LAYER.replace("relu", "conv")])
+        for name, position in zip(convs, POSITIONS, strict=True):
+            for kind in ("weight", "bias"):
+                tensors[f"decoder.convs.{name}.{kind}"] = state_dict[f"{decoder}{position}.{kind}"].float()
+        last = "decoder.convs.conv1_1.bias"
+        tensors[last] = tensors[last] - 0.5  # which our decoder adds
+        return Config(backbone="vgg_normalised"), tensors
+
+
+def _published(state_dict: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Return what the keys of all files begin with that can be pytorch-AdaIN's encoder, and those of its decoder."""
+    encoders, decoders = [], []
+    for key, tensor in state_dict.items():
+        file = key[: key.rfind("/") + 1]
+        name, shape = key.removeprefix(file), tuple(tensor.shape)
+        if (name, shape) == ("0.weight", (3, 3, 1, 1)):
+            encoders.append(file)
+        elif (name, shape) == (f"{POSITIONS[-1]}.weight", (3, 64, 3, 3)):
+            decoders.append(file)
+    return encoders, decoders
 
 
 def adapt(content: Tensor, average: Tensor, deviation: Tensor) -> Tensor:

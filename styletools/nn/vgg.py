@@ -34,6 +34,8 @@ class VGG(nn.Module):
     exists here (None: all of them).
     """
 
+    ceil = False  # whether pooling keeps the last row and column of odd sizes
+
     def __init__(self, depths: Sequence[int] = VGG19, widths: Sequence[int] = FULL_WIDTHS, last: str | None = None):
         super().__init__()
         self.depths = tuple(depths)
@@ -67,7 +69,7 @@ class VGG(nn.Module):
         for name, conv in self.convs.items():
             if name[4] != block:
                 if min(x.shape[-2:]) > 1:
-                    x = F.max_pool2d(x, 2)
+                    x = F.max_pool2d(x, 2, ceil_mode=self.ceil)
                 block = name[4]
             x = F.relu(self._convolve(conv, x))
             layer = name.replace("conv", "relu")
