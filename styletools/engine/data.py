@@ -88,8 +88,6 @@ def _listed() -> list[str]:
     """Read a list of paths, ended by NUL bytes or by newlines, from standard input; those not there are left out."""
     if files.is_terminal(sys.stdin):
         raise errors.UsageError("standard input is a terminal: pipe a list of images in")
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise errors.UsageError("a list on standard input reaches one process, not all: name folders or archives")
     try:
         text = files.standard_input().read()
     except OSError as error:
