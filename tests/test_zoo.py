@@ -108,5 +108,5 @@ def test_slim_stands_in_for_vgg19(reference, weights):
         for layer in layers:
             pairs[layer].append(torch.stack([truth[layer].flatten(), found[layer].flatten()]))
     found = {layer: torch.corrcoef(torch.cat(parts, 1))[0, 1].item() for layer, parts in pairs.items()}
-    least = {"relu1_1": 0.98, "relu2_1": 0.92, "relu3_1": 0.87, "relu4_1": 0.87}
+    least = {"relu1_1": 0.98, "relu2_1": 0.95, "relu3_1": 0.95, "relu4_1": 0.92}
     assert all(found[layer] >= least[layer] for layer in layers), found
