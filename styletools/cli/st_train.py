@@ -216,7 +216,7 @@ def _check_output(output: str, method: str, resume: bool, overwrite: bool) -> Pa
     for suffix, is_folder in BESIDE.items():
         beside = path.with_suffix(suffix)
         if beside.exists() and beside.is_dir() != is_folder:
-            raise errors.CannotCreate(f"{beside}: {'not ' * is_folder}a directory")
+            raise errors.CannotCreate(f"{beside}: is {'not ' * is_folder}a directory")
         if beside.exists() and not os.access(beside, os.W_OK):
             raise errors.NotPermitted(f"{beside}: permission denied")
     if not resume:

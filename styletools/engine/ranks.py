@@ -107,8 +107,7 @@ def _exchange() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         if errors.is_out_of_memory(error):
             raise
-        what = str(error).strip().splitlines() or [type(error).__name__]
-        raise errors.Unavailable(f"lost the other processes of this training: {what[0]}") from error
+        raise errors.Unavailable("lost the other processes of this training (-v shows how)") from error
 
 
 @torch.no_grad()

@@ -515,4 +515,4 @@ def _load(path: Path, run: Run, plan: Plan, ranks: Ranks) -> None:
     # One state for each process; files of before there were several hold a single one.
     random = state["random"].view(-1, torch.get_rng_state().numel())
     if ranks.rank < len(random):
-        torch.set_rng_state(random[ranks.rank])
+        torch.set_rng_state(random[ranks.rank].clone())  # of a view into a larger tensor torch crashes

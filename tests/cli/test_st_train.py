@@ -1,10 +1,13 @@
 """st-train: from the command line to a model file."""
 
 import json
+import os
 import signal
+import tarfile
 import time
 
 import pytest
+from PIL import Image
 
 from styletools import errors, methods, modelfile
 from styletools.cli import st_train
@@ -53,6 +56,8 @@ def test_init_starts_from_a_model(call, pictures, live_model, folder):
 
 def test_what_can_be_found_before_the_work(call, pictures, folder, live_model):
     distill = ["distill", "--images", pictures, "-o", "x.safetensors"]
+    (folder / "log.log.jsonl").mkdir()
+    (folder / "sheets.samples").touch()
     for words, status, message in [
         (["gatys", "-o", "x.safetensors"], 2, "'gatys' is not one of"),
         (["live", "-o", "x.safetensors", "--content", pictures], 2, "live needs --style"),
@@ -70,13 +75,73 @@ def test_what_can_be_found_before_the_work(call, pictures, folder, live_model):
         ([*distill, "--resume"], 66, "nothing to resume from"),
         ([*distill, "--init", "gone.safetensors"], 66, "gone.safetensors"),
         (["distill", "--images", pictures], 2, "'-o'"),
+        ([*distill, "--resume", "--overwrite"], 2, "only one of them"),
+        ([*distill, "--patience", "2", "--holdout", "0"], 2, "--patience needs validations"),
+        ([*distill, "--patience", "0"], 2, "--patience"),
+        ([*distill, "--weight-decay", "-1"], 2, "--weight-decay"),
+        ([*distill, "--images", "-", "--images", "-:2"], 2, "standard input can be read only once"),
+        ([*distill[:-1], "log.safetensors"], 73, "log.log.jsonl: is a directory"),
+        ([*distill[:-1], "sheets.safetensors"], 73, "sheets.samples: is not a directory"),
     ]:
         found, out, err = call("st-train", *words)
         assert (found, out) == (status, b"") and message in err and err.count("\n") == 1, (words, err)
+    assert [name for name in os.listdir(folder) if name.startswith("x.")] == []
     (folder / "x.resume.pt").touch()
     (folder / "x.safetensors").write_bytes(live_model.read_bytes())
     assert call("st-train", *distill, "--resume")[0] == 78
     assert call("st-train", *distill, "--resume", "--init", live_model)[0] == 2
+
+
+def test_an_earlier_run_is_not_overwritten_unasked(call, pictures, folder):
+    words = ["live", "--content", pictures, "--style", pictures, "--holdout", "0", *SMALL, "--steps", "1"]
+    assert call("st-train", *words, "-o", "x.safetensors")[0] == 0
+    before = (folder / "x.safetensors").read_bytes()
+    for left in (["x.safetensors"], ["x.resume.pt"], ["x.safetensors", "x.resume.pt"]):
+        for name in ("x.safetensors", "x.resume.pt"):
+            (folder / name).touch() if name in left else (folder / name).unlink(missing_ok=True)
+        status, _, err = call("st-train", *words, "-o", "x.safetensors", "--seed", "5")
+        assert status == 2 and f"{left[0]}: of an earlier run: --resume goes on, --overwrite begins anew" in err
+    (folder / "x.samples/step-000077.png").touch()
+    assert call("st-train", *words, "-o", "x.safetensors", "--seed", "5", "--overwrite")[::2] == (0, "")
+    assert (folder / "x.safetensors").read_bytes() != before
+    assert not (folder / "x.samples/step-000077.png").exists()
+
+
+def test_sheets_change_nothing(call, pictures, folder):
+    for every in (0, 2):
+        words = ["live", "--content", pictures, "--style", pictures, "--holdout", "4", *SMALL, "--steps", "4"]
+        words += ["-o", f"{every}.safetensors", "--sample-every", every]
+        assert call("st-train", *words)[::2] == (0, "")
+    with Image.open(folder / "2.samples/step-000004.png") as sheet:
+        assert sheet.size == (3 * 32, 2 * 32)
+    assert not (folder / "0.samples").exists()
+    without, having = (modelfile.load(f"{every}.safetensors").nets.state_dict() for every in (0, 2))
+    assert all((without[key] == having[key]).all() for key in without)
+
+
+def test_freezing_names_of_the_method(call, pictures, folder):
+    words = ["live", "--content", pictures, "--style", pictures, *SMALL, "-o", "x.safetensors", "--freeze", "trunc"]
+    status, _, err = call("st-train", *words)
+    assert status == 2 and "live has no network 'trunc' to freeze: it has trunk, encoder, scales" in err
+    assert not (folder / "x.safetensors").exists()
+
+
+def test_tensorboard_is_asked_for_before_the_work(call, pictures, folder, monkeypatch):
+    words = ["distill", "--images", pictures, "-o", "x.safetensors", "--tensorboard"]
+    monkeypatch.setattr(st_train.importlib.util, "find_spec", lambda name: None)
+    status, _, err = call("st-train", *words)
+    assert status == 69 and "pip install tensorboard" in err and err.count("\n") == 1
+    assert list(folder.glob("x.*")) == []
+
+
+def test_sources_of_every_kind(call, pictures, folder):
+    with tarfile.open(folder / "shard.tar", "w") as archive:
+        archive.add(pictures, "pictures")
+    paths = "".join(f"{pictures}/{i}.png\n" for i in range(3)).encode()
+    words = ["live", "--content", "*.tar", "--content", pictures / "0.png", "--style", "-:2", "--holdout", "0", *SMALL]
+    status, _, err = call("st-train", *words, "-o", "x.safetensors", "--steps", "2", stdin=paths)
+    assert (status, err) == (0, "")
+    assert modelfile.check("x.safetensors")["step"] == "2"
 
 
 @pytest.mark.parametrize(
