@@ -63,7 +63,8 @@ def _data(name: str, text: str):
 @click.option("-o", "--output", metavar="X.safetensors", required=True, help="The model file to write.")
 @_options.method_options
 @click.option("--steps", metavar="N", type=_options.Count(), default=10_000, show_default=True, help="Steps in all.")
-@click.option("--time-budget", metavar="TIME", callback=_seconds, help="Stop after this long: 90s, 30m, 2h, 1h30m.")
+@click.option("--time-budget", metavar="TIME", callback=_seconds,
+              help="Stop after this long (90s, 30m, 2h, 1h30m); the schedule ends with it.")  # fmt: skip
 @click.option("--batch-size", metavar="N", type=_options.Count(), default=8, show_default=True,
               help="Images of each kind a step, in each process.")  # fmt: skip
 @click.option("--crop-size", "sizes", metavar="N,...", default="256", show_default=True, callback=_sizes,

@@ -45,10 +45,14 @@ class Plan:
     amp: bool = True  # bfloat16 autocast, where the hardware has it
 
 
-def rate(plan: Plan, step: int) -> float:
-    """Return the factor of the learning rate at `step`."""
+def rate(plan: Plan, step: int, seconds: float = 0.0) -> float:
+    """Return the factor of the learning rate at `step`, `seconds` after the start.
+
+    With a time budget the schedule ends when the time does, if that comes before the last step.
+    """
     warm = min(1.0, (step + 1) / max(plan.warmup, 1))
-    done = min(step / max(plan.steps, 1), 1.0)
+    done = max(step / max(plan.steps, 1), seconds / plan.time_budget if plan.time_budget else 0.0)
+    done = min(done, 1.0)
     if plan.schedule == "cosine":
         return warm * (0.5 * (1 + math.cos(math.pi * done)) * 0.99 + 0.01)
     if plan.schedule == "trapezoid":
@@ -170,10 +174,11 @@ def train(
         )  # fmt: skip
     losses = Losses(LOOK_EVERY if device.type == "cuda" else 1)
     frozen = [(buffer, buffer.clone()) for key in plan.freeze for buffer in method.nets[key].buffers()]
+    seconds = run.spent  # as all processes agree on it: their learning rates must be the same
     with contextlib.closing(report) if report else contextlib.nullcontext(), _noted_signals(ranks) as stop:
         waiting = Waiting(batches.iterate(run.step, run.step if _exhausted(plan, run) else plan.steps))
         for step, batch in waiting:
-            factor = rate(plan, step)
+            factor = rate(plan, step, seconds)
             run.set_rates(factor)
             with devices.autocast(device, amp):
                 losses.add(step + 1, method.train_step(_on_device(batch, device), run.optimizers, step))
@@ -210,7 +215,8 @@ def train(
             if saved:
                 save()
             out_of_time = plan.time_budget is not None and run.seconds >= plan.time_budget
-            if any(ranks.largest(stop["signal"], out_of_time, _exhausted(plan, run))):
+            *ends, seconds = ranks.largest(stop["signal"], out_of_time, _exhausted(plan, run), run.seconds)
+            if any(ends):
                 break
         losses.look()
         save()
@@ -288,6 +294,9 @@ class Waiting:
 
 def _begin(name, method, batches, plan, device, ranks, initial, resumed) -> Run:
     """Set a training up, alike in all processes: fresh, from the model `initial`, or where the run `resumed` ended."""
+    odd = [size for size in batches.sizes if size % method.multiple]
+    if odd:
+        raise errors.UsageError(f"crops of {odd[0]} pixels: {name} takes multiples of {method.multiple}")
     unknown = [net for net in plan.freeze if net not in method.nets]
     if unknown:
         raise errors.UsageError(f"{name} has no network {unknown[0]!r} to freeze: it has {', '.join(method.nets)}")

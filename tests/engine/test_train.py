@@ -104,6 +104,13 @@ def test_the_rate_of_learning():
     assert train.rate(train.Plan(warmup=0, schedule="constant"), 9999) == 1
 
 
+def test_the_rate_of_learning_ends_with_the_time():
+    plan = train.Plan(steps=10_000, warmup=0, schedule="cosine", time_budget=60.0)
+    assert train.rate(plan, 100, 30.0) == pytest.approx(0.505, rel=0.01), "half of the time is over"
+    assert train.rate(plan, 9000, 30.0) == train.rate(train.Plan(steps=10_000, warmup=0), 9000), "steps end first"
+    assert train.rate(plan, 100, 70.0) == pytest.approx(0.01)
+
+
 def test_it_learns_saves_and_writes_a_journal(pictures, tmp_path):
     output = tmp_path / "m.safetensors"
     torch.manual_seed(0)
