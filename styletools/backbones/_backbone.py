@@ -46,10 +46,10 @@ class Backbone(nn.Module):
         }
 
     def digest(self) -> str:
-        """Return a SHA-256 that names these weights: of the convolutions up to conv3_1, which every file holds."""
+        """Return a SHA-256 that names these weights: of a VGG the convolutions up to conv3_1, which every file holds."""
         total = hashlib.sha256()
         for name, tensor in self.network.state_dict().items():
-            if name.split(".")[1] <= "conv3_1":
+            if not "conv3_1" < name.split(".")[1] < "conv9":
                 total.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return total.hexdigest()
 

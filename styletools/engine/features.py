@@ -28,9 +28,9 @@ def to_pixels(image: streams.Image, size: int | None = None) -> Tensor:
 class Extractor:
     """Reads layers of a perceptual network.
 
-    layers: their names; none: DEFAULT_LAYERS, as far as the weights go. size: scale the short side of pictures to
-    this. lift: map the features into the space of the network that a distilled one stands in for. Raises Unavailable
-    for weights, layers or a device that are not to be had.
+    layers: their names; none: DEFAULT_LAYERS, or all of a network that has none of these, as far as the weights go.
+    size: scale the short side of pictures to this. lift: map the features into the space of the network that a
+    distilled one stands in for. Raises Unavailable for weights, layers or a device that are not to be had.
     """
 
     def __init__(
@@ -38,10 +38,12 @@ class Extractor:
     ):
         self.device = devices.choose(device)
         self.network = backbones.load(backbone, device=self.device)
-        self.layers = tuple(layers) or tuple(layer for layer in DEFAULT_LAYERS if layer in self.network.layers)
-        if len(self.layers) < len(DEFAULT_LAYERS) and not layers:
+        every = backbones.layers(backbone)
+        usual = [layer for layer in DEFAULT_LAYERS if layer in every] or every
+        self.layers = tuple(layers) or tuple(layer for layer in usual if layer in self.network.layers)
+        if len(self.layers) < len(usual) and not layers:
             log.info(f"{backbone}: the weights stop at {self.network.layers[-1]}; layers {','.join(self.layers)}")
-        lacking = [layer for layer in self.layers or DEFAULT_LAYERS if layer not in self.network.layers]
+        lacking = [layer for layer in self.layers or usual if layer not in self.network.layers]
         if lacking:
             last = self.network.layers[-1]
             raise errors.Unavailable(f"{lacking[0]} of {backbone} is not to be had: the weights stop at {last}")

@@ -21,6 +21,14 @@ from styletools.nn.resnet import Repainter
 APPLIES_TO = "image"
 TRAINS_ON = "content+style"
 
+# What fast_neural_style calls the layers beside the residual blocks, and what we call them.
+PUBLISHED = {
+    "conv1.conv2d": "down.0.conv", "conv2.conv2d": "down.1.conv", "conv3.conv2d": "down.2.conv",
+    "in1": "down.0.norm", "in2": "down.1.norm", "in3": "down.2.norm",
+    "deconv1.conv2d": "up.0.conv", "deconv2.conv2d": "up.1.conv", "deconv3.conv2d": "out",
+    "in4": "up.0.norm", "in5": "up.1.norm",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Config:
@@ -172,6 +180,36 @@ class Johnson(Method):
         else:
             mixture = style["mixture"].to(image.device).float().view(1, -1)
         return torch.lerp(image, self.nets["network"](image, mixture).clamp(0, 1), alpha)
+
+    @staticmethod
+    def detect(state_dict):
+        return {f"{theirs}.weight" for theirs in PUBLISHED} <= set(state_dict)
+
+    @staticmethod
+    def convert(state_dict):
+        """Convert a model of pytorch/examples' fast_neural_style, which counts colours from 0 to 255."""
+        blocks = 0
+        while f"res{blocks + 1}.conv1.conv2d.weight" in state_dict:
+            blocks += 1
+        names = dict(PUBLISHED)
+        for i in range(blocks):
+            for number, half in ((1, "first"), (2, "second")):
+                names[f"res{i + 1}.conv{number}.conv2d"] = f"{half}.{i}.conv"
+                names[f"res{i + 1}.in{number}"] = f"{half}.{i}.norm"
+        tensors = {}
+        for theirs, ours in names.items():
+            weight, bias = (state_dict[f"{theirs}.{kind}"].float() for kind in ("weight", "bias"))
+            if ours.endswith("norm"):
+                tensors |= {f"network.{ours}.scale": weight[None] - 1, f"network.{ours}.shift": bias[None]}
+                continue
+            if ours == "down.0.conv":  # it takes 255 x; ours takes x - 0.5
+                weight, bias = 255 * weight, bias + 127.5 * weight.sum((1, 2, 3))
+            elif ours == "out":
+                weight, bias = weight / 255, bias / 255 - 0.5
+            tensors |= {f"network.{ours}.weight": weight, f"network.{ours}.bias": bias}
+        widths = [len(state_dict[f"conv{i}.conv2d.weight"]) for i in (1, 2, 3)]
+        kernel = state_dict["conv1.conv2d.weight"].shape[-1]
+        return Config(widths=",".join(map(str, widths)), blocks=blocks, kernel=kernel), tensors
 
 
 def _widths(text: str) -> list[int]:

@@ -128,6 +128,39 @@ def test_an_encoder_that_is_another_is_refused(adain, tmp_path, monkeypatch):
         method.apply(torch.rand(1, 3, 16, 16), style={"mean": torch.zeros(512), "std": torch.ones(512)})
 
 
+# fast_neural_style of the examples of PyTorch, written down once more
+
+
+@pytest.mark.parametrize("name", ["candy_nc8", "mosaic_nc16"])
+@torch.no_grad()
+def test_johnson_is_the_published_model(reference, name):
+    path = reference.parent / f"peers/fns_web/{name}.pth"
+    if not path.exists():
+        pytest.skip("the reference data have no published models of fast_neural_style")
+    state = torch.load(path, weights_only=True)
+
+    def conv(x, key, norm, stride=1, up=1):
+        weight, bias = (state[f"{key}.conv2d.{kind}"] for kind in ("weight", "bias"))
+        x = F.interpolate(x, scale_factor=up, mode="nearest") if up > 1 else x
+        x = F.conv2d(F.pad(x, [weight.shape[-1] // 2] * 4, mode="reflect"), weight, bias, stride=stride)
+        return F.instance_norm(x, weight=state[f"{norm}.weight"], bias=state[f"{norm}.bias"]) if norm else x
+
+    image = picture(reference / "content/adain_avril.jpg", 64)[..., :64, :72]
+    x = 255 * image
+    for i, stride in ((1, 1), (2, 2), (3, 2)):
+        x = conv(x, f"conv{i}", f"in{i}", stride).relu()
+    for i in range(1, 6):
+        inner = conv(x, f"res{i}.conv1", f"res{i}.in1").relu()
+        x = x + conv(inner, f"res{i}.conv2", f"res{i}.in2")
+    for i in (1, 2):
+        x = conv(x, f"deconv{i}", f"in{i + 3}", up=2).relu()
+    expected = conv(x, "deconv3", None).clamp(0, 255) / 255
+    assert expected.std() > 0.1
+    method = modelfile.load(path)
+    assert method.config.widths.partition(",")[0] == name.rpartition("nc")[2]
+    torch.testing.assert_close(method.apply(image), expected, rtol=0, atol=1e-4)
+
+
 @torch.no_grad()
 def test_records_are_for_one_model(microast, tmp_path):
     method = modelfile.load(microast)
