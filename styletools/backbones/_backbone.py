@@ -46,7 +46,7 @@ class Backbone(nn.Module):
         }
 
     def digest(self) -> str:
-        """Return a SHA-256 that names these weights: of a VGG the convolutions up to conv3_1, which every file holds."""
+        """Return a SHA-256 that names these weights: of a VGG, the convolutions to conv3_1, which every file holds."""
         total = hashlib.sha256()
         for name, tensor in self.network.state_dict().items():
             if not "conv3_1" < name.split(".")[1] < "conv9":
