@@ -16,11 +16,6 @@ def mean_std_distance(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Ten
     return (a[0] - b[0]).square().mean(-1) + (a[1] - b[1]).square().mean(-1)
 
 
-def gram_distance(gram: Tensor, target: Tensor) -> Tensor:
-    """Return the mean squared difference of Gram matrices (..., C, C), as a scalar."""
-    return (gram - target).square().mean()
-
-
 def relative(found: Tensor, target: Tensor) -> Tensor:
     """Return the squared difference over the mean square of the target, both per image, averaged over images.
 

@@ -5,6 +5,7 @@ E[f fᵀ] and the mean add up linearly over images and weights, which covariance
 so these two are what is stored and merged, and the others are derived on use.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -107,6 +108,16 @@ def std_from_moment(average: Tensor, second: Tensor, eps: float = EPS) -> Tensor
     """Derive the standard deviation (..., C), as `mean_std` gives it, from a mean and a raw second moment."""
     variance = torch.diagonal(second, dim1=-2, dim2=-1) - average.square()
     return (variance.clamp_min(0) + eps).sqrt()
+
+
+def rectified_normal(average: Tensor, std: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of max(x, 0) where x is normal with this mean and deviation (above 0), elementwise."""
+    z = average / std
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    above = 0.5 * torch.erfc(-z / math.sqrt(2))
+    first = average * above + std * density
+    second = (average.square() + std.square()) * above + average * std * density
+    return first, ((second - first.square()).clamp_min(0) + eps).sqrt()
 
 
 def symmetric_power(matrix: Tensor, power: float, floor: float = 1e-5) -> Tensor:

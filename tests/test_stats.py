@@ -17,6 +17,14 @@ def features(shape, seed, dtype=torch.float32):
     return (torch.randn(shape, generator=generator, dtype=torch.float64) * 2 + 1).to(dtype)
 
 
+def test_a_normal_distribution_cut_off_at_zero():
+    average, std = torch.tensor([-4.0, -0.5, 0.0, 1.0, 6.0]), torch.tensor([1.0, 0.3, 2.0, 1.5, 1.0])
+    drawn = torch.randn(400_000, 5, generator=torch.Generator().manual_seed(0)) * std + average
+    found = stats.rectified_normal(average, std)
+    torch.testing.assert_close(found[0], drawn.relu().mean(0), atol=6e-3, rtol=0)
+    torch.testing.assert_close(found[1], drawn.relu().std(0), atol=1e-2, rtol=0)
+
+
 def columns(x):
     """Return (N, C, H·W) in float64."""
     return x.double().numpy().reshape(x.shape[0], x.shape[1], -1)

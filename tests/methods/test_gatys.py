@@ -45,8 +45,8 @@ def test_the_style_loss_falls(slim, pair):
     with torch.no_grad():
         method.apply(pair[0], style=method.encode_style([pair[1]], [1.0]))
     assert [(step, steps) for step, steps, _ in seen] == [(i, 30) for i in range(1, 31)]
-    assert all(set(losses) == {"content", "style", "tv"} for *_, losses in seen)
-    assert seen[-1][2]["style"] < 0.5 * seen[0][2]["style"]
+    assert all(set(losses) == {"content", "style", "spread", "tv"} for *_, losses in seen)
+    assert all(seen[-1][2][name] < 0.5 * seen[0][2][name] for name in ("style", "spread"))
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
@@ -152,7 +152,7 @@ def test_a_style_that_does_not_fit(slim, pair):
         method.apply(pair[0], style=less)
     with pytest.raises(errors.DoesNotFit, match="no statistics of relu1_1"):
         method.apply(pair[0], style={"code": torch.zeros(9)})
-    with pytest.raises(errors.DoesNotFit, match="statistics of relu2_1 are not of slim, which has 32 channels"):
+    with pytest.raises(errors.DoesNotFit, match="statistics of relu2_1 are not of slim, which has 64 channels"):
         method.apply(pair[0], style=style | {"relu2_1.moment": torch.zeros(5, 5)})
     more = style | {"relu4_2.mean": torch.zeros(3), "relu4_2.moment": torch.zeros(3, 3)}
     assert torch.equal(method.apply(pair[0], style=more), method.apply(pair[0], style=style)), "more is no fault"
@@ -214,7 +214,7 @@ def plain_lbfgs(network, content, style, layers, config, steps):
     """Minimise the same objective by torch's L-BFGS as it is; return the picture."""
     with torch.no_grad():
         kept = network(content, [config.content_layer])[config.content_layer]
-        wanted = {layer: _gram(x) for layer, x in network(style, layers).items()}
+        wanted = {layer: _statistics(x) for layer, x in network(style, layers).items()}
     image = content.contiguous().clone().requires_grad_()
     optimizer = torch.optim.LBFGS([image], max_iter=steps, max_eval=steps, tolerance_grad=0, tolerance_change=0)
 
@@ -228,18 +228,24 @@ def plain_lbfgs(network, content, style, layers, config, steps):
     return image.detach().clamp(0, 1), kept, wanted
 
 
-def _gram(x):
+def _statistics(x):
+    """Return the Gram matrix, and means and deviations."""
     flat = x[0].flatten(1)
-    return flat @ flat.T / flat.numel()
+    return flat @ flat.T / flat.numel(), torch.stack([flat.mean(1), (flat.var(1, correction=0) + 1e-5).sqrt()])
 
 
 def _objective(network, image, kept, wanted, config):
-    """Return the weighted total and the style loss."""
+    """Return the weighted total and the losses of style."""
     found = network(image, [*wanted])
     content = (found[config.content_layer] - kept).pow(2).mean() / kept.pow(2).mean()
-    style = sum((_gram(found[k]) - g).pow(2).mean() / g.pow(2).mean() for k, g in wanted.items()) / len(wanted)
+    gram, spread = (
+        sum((_statistics(found[k])[i] - w[i]).pow(2).mean() / w[i].pow(2).mean() for k, w in wanted.items())
+        / len(wanted)
+        for i in (0, 1)
+    )
+    style = config.style_weight * gram + config.spread_weight * spread
     rough = (image.diff(dim=-1).abs().mean() + image.diff(dim=-2).abs().mean()) * config.tv_weight
-    return config.content_weight * content + config.style_weight * style + rough, style
+    return config.content_weight * content + style + rough, style
 
 
 @pytest.mark.slow
@@ -259,3 +265,17 @@ def test_no_worse_than_plain_lbfgs(weights, reference):
     print(f"total {total:.4f}, theirs {their_total:.4f}; style {loss:.5f}, theirs {their_loss:.5f}")
     assert total <= 1.02 * their_total
     assert loss <= 1.02 * their_loss
+
+
+def test_the_gram_error_is_that_of_the_wide_matrices(slim, pair):
+    """Computed narrowly, it is what the Gram matrices of the lifted features (before their ReLU) would say."""
+    method = methods.create("gatys")
+    method.encode_style([pair[1]], [1.0])
+    network, layer = backbones.load("slim"), "relu3_1"
+    wide, joint = [], []
+    for image in pair:
+        features = network(image, [layer])[layer]
+        wide.append(stats.gram_matrix(network.heads[layer](features)))
+        joint.append(method._style(layer, stats.mean(features)[0], stats.moment(features)[0])[0])
+    expected = (wide[0] - wide[1]).square().mean() / wide[1].square().mean()
+    torch.testing.assert_close(method._gram_error(layer, *joint), expected, rtol=1e-3, atol=0)
