@@ -149,7 +149,12 @@ def check_metadata(
     if kind != "style":
         what = f"a record of kind {kind!r}" if kind else "no record of ours"
         raise errors.DoesNotFit(f"{name}: {what}, not a style for {method_name}; st-gram --for makes one of an image")
-    if metadata.get("method") != method_name or metadata.get("model_sha256", "") != model_digest:
+    if metadata.get("method") != method_name:
+        raise errors.DoesNotFit(
+            f"{name}: a style record for {metadata.get('method')}, not for {method_name}; "
+            "give a picture, or make it again with st-gram --for"
+        )
+    if metadata.get("model_sha256", "") != model_digest:
         raise errors.DoesNotFit(
             f"{name}: a style record for another model of {metadata.get('method')}; make it again with st-gram --for"
         )

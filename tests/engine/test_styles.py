@@ -153,7 +153,7 @@ def test_any_text_is_a_style_or_an_error_of_ours(spec):
     [
         ({"kind": "style", "method": "live", "model_sha256": SHA}, "live", SHA, "", None),
         ({"kind": "style", "method": "live", "model_sha256": SHA}, "live", "1" * 64, "", "another model of live"),
-        ({"kind": "style", "method": "adain", "model_sha256": SHA}, "live", SHA, "", "another model of adain"),
+        ({"kind": "style", "method": "adain", "model_sha256": SHA}, "live", SHA, "", "for adain, not for live"),
         ({"kind": "stats", "backbone": "slim"}, "gatys", "", "slim", None),
         ({"kind": "stats", "backbone": "vgg19"}, "gatys", "", "slim", "statistics of vgg19, but gatys uses slim"),
         ({"kind": "stats", "backbone": "slim"}, "live", SHA, "", "record of kind 'stats'"),
