@@ -275,7 +275,8 @@ def origin(path: str | os.PathLike) -> str:
         with open(path, "rb") as file:
             head = file.read(9)
         if head[8:] == b"{":
-            return "" if "kind" in read_header(path) else "safetensors"
+            header = next(read_headers(path))
+            return "safetensors" if header.tensors and "kind" not in header.metadata else ""
     except (OSError, errors.StyletoolsError):
         return ""
     return "pickle" if head.startswith((b"PK\3\4", b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")) else ""
