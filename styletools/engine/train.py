@@ -303,9 +303,7 @@ def _begin(name, method, batches, plan, device, ranks, initial, resumed) -> Run:
     devices.seed_everything(plan.seed)
     method.to(device)
     if initial:
-        from safetensors.torch import load_file
-
-        modelfile.load_tensors(method, load_file(initial), initial)
+        modelfile.load_tensors(method, modelfile.read(initial)[2], initial)
     elif not resumed and ranks.first:
         method.initialize(_on_device(_first_batch(batches, ranks), device))
     ranks.broadcast_(method.nets.state_dict().values())

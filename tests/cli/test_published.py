@@ -77,3 +77,19 @@ def test_what_is_said_of_others(call, microast, picture, folder):
     assert found == 2 and "-O sets options of methods that need no training" in err
     found, _, err = call("st-apply", "-m", microast, "a.png", "-o", "b.png")
     assert found == 2 and "microast needs a style" in err
+
+
+def test_training_goes_on_from_a_published_model(call, reference, picture, slim):
+    published = reference.parent / "peers/fns_web/candy_nc8.pth"
+    if not published.is_file():
+        pytest.skip("the reference data have no published fast_neural_style network")
+    for number in range(3):
+        picture(f"photos/{number}.png", 40, 40, number)
+    style = picture("style.png", 40, 37, 9)
+    words = ("johnson", "--init", published, "--content", "photos", "--style", style, "-o", "mine.safetensors")
+    short = ("--steps", 1, "--batch-size", 1, "--crop-size", 32, "--holdout", 0, "--warmup", 1000, "--ema", 0)
+    assert call("st-train", *words, *short)[0] == 0
+    theirs, ours = modelfile.read(published), modelfile.read("mine.safetensors")
+    assert ours[1]["widths"] == theirs[1]["widths"]
+    for key, tensor in theirs[2].items():
+        assert (ours[2][key] - tensor).abs().max() < 1e-3, "one step at a thousandth of the rate changes little"
