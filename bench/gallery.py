@@ -49,7 +49,8 @@ def main(photographs, output, model, names):
         pen.text((column * width + width // 2, label // 2), name, "black", font, "mm")
         for row, photograph in enumerate(photographs):
             picture = Image.fromarray(streams.flat_rgb(restyle(streams.open_image(photograph))))
-            sheet.paste(ImageOps.fit(picture, CELL, Image.Resampling.LANCZOS), (column * width, label + row * height))
+            cell = ImageOps.fit(picture, CELL, Image.Resampling.LANCZOS, centering=(0.5, 0.3))
+            sheet.paste(cell, (column * width, label + row * height))
     for quality in range(90, 40, -2):
         packed = io.BytesIO()
         sheet.save(packed, "JPEG", quality=quality, optimize=True, progressive=True)

@@ -194,7 +194,7 @@ def test_readme_names_what_there_is():
     assert methods == {path.stem for path in (ROOT / "styletools/methods").glob("[!_]*.py")}
     assert all(f"`{name}`" in text for name in backbones.names())
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
-        assert (ROOT / target).exists() or target == "docs/example.jpg", target
+        assert (ROOT / target).exists(), target
 
 
 def test_bundled_works_are_named():
