@@ -26,14 +26,6 @@ def relative(found: Tensor, target: Tensor) -> Tensor:
     return ((found - target).square().flatten(1).mean(1) / scale).mean()
 
 
-def normalized_content(features: Tensor, target: Tensor) -> Tensor:
-    """Return the squared difference of instance-normalised features: structure, whatever the contrast.
-
-    Between 0 (same structure) and about 2 (unrelated), for any layer.
-    """
-    return (instance_norm(features.float()) - instance_norm(target.float())).square().mean()
-
-
 def adain_content(features: Tensor, content: Tensor, style: tuple[Tensor, Tensor]) -> Tensor:
     """Return the squared distance to the content's features when these are given the style's mean and deviation.
 

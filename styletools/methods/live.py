@@ -37,13 +37,13 @@ class Config:
     channels: Annotated[int, "width of the trunk"] = 64
     blocks: Annotated[int, "residual blocks of the trunk"] = 5
     backbone: Annotated[str, "network that judges content and style in training"] = "slim"
-    content_weight: Annotated[float, "weight of the content loss"] = 1.0
+    content_weight: Annotated[float, "weight of the content loss"] = 1.3
     style_weight: Annotated[float, "weight of the style loss"] = 30.0
     identity_weight: Annotated[float, "weight of rebuilding a photograph from its own style"] = 2.0
     range_weight: Annotated[float, "weight of values outside [0, 1]"] = 1.0
     tv_weight: Annotated[float, "weight of the total variation"] = 0.05
     grid_weight: Annotated[float, "weight of a pattern that repeats every four pixels"] = 50.0
-    noise_weight: Annotated[float, "weight of the gain of noise in the photograph, squared"] = 0.05
+    noise_weight: Annotated[float, "weight of the gain of noise in the photograph, squared"] = 0.03
     recolour: Annotated[float, "share of the style images that are given other colours"] = 0.4
     lr: Annotated[float, "learning rate of Adam"] = 1e-3
 
@@ -218,14 +218,14 @@ class Live(Method):
 
 
 def _recoloured(images: Tensor, share: float) -> Tensor:
-    """Return images of which a random share has other colours: hue turned, channels mixed, contrast and saturation.
+    """Return images of which a random share has other colours: hue, saturation, contrast and brightness.
 
     There are more ways to colour a picture than paintings to learn from.
     """
     count = len(images)
     grey = images.mean(1, keepdim=True)
     mean = images.mean((1, 2, 3), keepdim=True)
-    random = torch.rand(count, 6).to(images.device)
+    random = torch.rand(count, 5).to(images.device)
     angle = (random[:, 0] * 2 - 1) * math.pi
     # A rotation about the grey axis turns hues and keeps the mean of the channels.
     cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
