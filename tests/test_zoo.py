@@ -88,8 +88,24 @@ def test_live_on_styles_it_never_saw(live, reference, weights):
         with torch.no_grad():
             output = live.apply(content, style=live.encode_style([style], [1.0]))
             scores.append(bench.measure(*(judge(image, bench.LAYERS) for image in (output, content, style))))
-    assert sum(score[0] for score in scores) / len(scores) <= 0.25
-    assert sum(score[1] for score in scores) / len(scores) <= 0.75
+    assert sum(score[0] for score in scores) / len(scores) <= 0.18
+    assert sum(score[1] for score in scores) / len(scores) <= 0.6
+
+
+@pytest.mark.slow
+def test_live_does_not_make_noise_louder(live, reference):
+    """Gaussian noise of 2/255 comes out at most half as strong again, on average over pairs."""
+    bench, gains = quality(), []
+    rows = [line.split("\t") for line in (reference / "pairs.tsv").read_text().splitlines()[1:]]
+    generator = torch.Generator().manual_seed(0)
+    for content_name, style_name in rows[3::29]:  # nine of the twelve styles
+        content, style = (bench.square(reference / name, 512) for name in (content_name, style_name))
+        noisy = (content + torch.randn(content.shape, generator=generator) * 2 / 255).clamp(0, 1)
+        with torch.no_grad():
+            code = live.encode_style([style], [1.0])
+            change = live.apply(noisy, style=code) - live.apply(content, style=code)
+        gains.append(float((change.square().mean() / (noisy - content).square().mean()).sqrt()))
+    assert sum(gains) / len(gains) <= 1.5, gains
 
 
 @pytest.mark.slow
