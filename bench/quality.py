@@ -65,6 +65,7 @@ def main(pairs, model, settings, alpha, size, limit, sheet, noise, device):
     chosen = devices.choose(device)
     name, path, config = _models.resolve(model, settings)
     method = modelfile.load(path, device=chosen) if path else methods.create(name, config).to(chosen)
+    takes_style = methods.describe(name).applies_to == "image+style"
     judge, eye = backbones.load("vgg19", device=chosen), lpips.Lpips(device=chosen)
     rows = [line.split("\t") for line in Path(pairs).read_text().splitlines()[1:] if line]
     if limit and limit < len(rows):
@@ -82,7 +83,7 @@ def main(pairs, model, settings, alpha, size, limit, sheet, noise, device):
     for content_name, style_name in rows:
         (content, content_features), (style, style_features) = load(content_name), load(style_name)
         with torch.no_grad():
-            record = method.encode_style([style], [1.0])
+            record = method.encode_style([style], [1.0]) if takes_style else None
             began = time.perf_counter()
             output = method.apply(infer.pad(content, method.multiple), style=record, alpha=alpha)[..., :size, :size]
             seconds = time.perf_counter() - began

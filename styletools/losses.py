@@ -5,7 +5,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from styletools import stats
-from styletools.nn.norm import instance_norm
 
 
 def mean_std_distance(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
@@ -32,9 +31,8 @@ def adain_content(features: Tensor, content: Tensor, style: tuple[Tensor, Tensor
     What AdaIN's decoder is trained on (arXiv:1703.06868), over the style's mean variance: 0 for the content's layout
     in the style's statistics, about 2 for an unrelated layout. style: mean and deviation, (N, C) each.
     """
-    mean, std = (x[:, :, None, None] for x in style)
-    target = instance_norm(content.float()) * std + mean
-    return ((features.float() - target).square().mean((1, 2, 3)) / std.square().mean((1, 2, 3))).mean()
+    target = stats.adapt(content.float(), *style)
+    return ((features.float() - target).square().mean((1, 2, 3)) / style[1].square().mean(1)).mean()
 
 
 def total_variation(images: Tensor) -> Tensor:

@@ -104,6 +104,15 @@ def affine_statistics(average: Tensor, second: Tensor, weight: Tensor, bias: Ten
     return mapped + bias, mapped_second
 
 
+def adapt(content: Tensor, average: Tensor, deviation: Tensor) -> Tensor:
+    """Return features (N, C, H, W) with the mean and deviation (N or 1, C) of a style in the place of their own.
+
+    Adaptive instance normalisation, arXiv:1703.06868.
+    """
+    own_average, own_deviation = (value[:, :, None, None] for value in mean_std(content))
+    return (content - own_average) / own_deviation * deviation[:, :, None, None] + average[:, :, None, None]
+
+
 def std_from_moment(average: Tensor, second: Tensor, eps: float = EPS) -> Tensor:
     """Derive the standard deviation (..., C), as `mean_std` gives it, from a mean and a raw second moment."""
     variance = torch.diagonal(second, dim1=-2, dim2=-1) - average.square()

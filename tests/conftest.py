@@ -41,6 +41,15 @@ def reference() -> Path:
 
 
 @pytest.fixture(scope="session")
+def microast(reference) -> Path:
+    """The folder with the four published files of MicroAST."""
+    folder = reference.parent / "peers/microast"
+    if not folder.is_dir():
+        pytest.skip("the reference data have no published model of MicroAST")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def random_slim(tmp_path_factory) -> Path:
     """A folder with a backbone `slim` of random weights, for tests that do not depend on what it has learnt."""
     import torch

@@ -83,6 +83,11 @@ def looking_in(folder: str | os.PathLike) -> Iterator[None]:
         _nearer.remove(folder)
 
 
+def folders() -> list[str | os.PathLike]:
+    """Return where weights are looked for first: the folder of `looking_in`, then those of STYLETOOLS_WEIGHTS."""
+    return [*_nearer, *filter(None, os.environ.get("STYLETOOLS_WEIGHTS", "").split(os.pathsep))]
+
+
 def find_weights(name: str) -> Path:
     """Return the weights file of a backbone: given, bundled, cached or now downloaded.
 
@@ -90,7 +95,7 @@ def find_weights(name: str) -> Path:
     module's PATTERNS count, the largest first, since published cuts of a network are smaller than the whole of it.
     """
     patterns = _literal(name, "PATTERNS") or (f"{name}*.pth", f"{name}*.pt", f"{name}*.safetensors")
-    for folder in [*_nearer, *filter(None, os.environ.get("STYLETOOLS_WEIGHTS", "").split(os.pathsep))]:
+    for folder in folders():
         found = [path for pattern in patterns for path in Path(folder).glob(pattern)]
         if found:
             return max(found, key=lambda path: path.stat().st_size)

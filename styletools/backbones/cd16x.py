@@ -6,31 +6,16 @@ Paper: arXiv:2003.08436. It differs from ours: colour preprocessing in a 1x1 con
 from pathlib import Path
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from styletools import errors
 from styletools.backbones._backbone import Backbone, read_state_dict
-from styletools.nn.vgg import VGG, VGG19
+from styletools.nn.vgg import VGG19, MirroredVGG
 
 PATTERNS = ("cd16x/cd16x_encoder5.pth", "cd16x_encoder5.pth", "16x_encoder5.pth")
 LAYERS = (
     "relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu3_4",
     "relu4_1", "relu4_2", "relu4_3", "relu4_4", "relu5_1",
 )  # fmt: skip
-
-
-class _Network(VGG):
-    def __init__(self):
-        super().__init__(VGG19, (16, 32, 64, 128, 128), last="relu5_1")
-        self.colour = nn.Conv2d(3, 3, 1)
-        for conv in self.convs.values():
-            conv.padding = (0, 0)
-
-    def _normalize(self, images: Tensor) -> Tensor:
-        return self.colour(images)
-
-    def _convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
-        return conv(F.pad(x, (1, 1, 1, 1), mode="reflect"))
 
 
 class _Lifted(Backbone):
@@ -41,7 +26,7 @@ class _Lifted(Backbone):
 def build(weights: Path) -> Backbone:
     """Return the 16x encoder with its auxiliary 1x1 maps as `lift` (linear, as published)."""
     state = {key.removeprefix("module."): value for key, value in read_state_dict(weights).items()}
-    network = _Network()
+    network = MirroredVGG(VGG19, (16, 32, 64, 128, 128), last="relu5_1")
     heads = nn.ModuleDict()
     try:
         network.colour.weight.data, network.colour.bias.data = state["conv0.weight"], state["conv0.bias"]

@@ -7,12 +7,11 @@ preprocessing in a 1x1 convolution, reflection padding, and pooling that keeps t
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from styletools import errors
 from styletools.backbones._backbone import Backbone, read_state_dict
-from styletools.nn.vgg import VGG, VGG19
+from styletools.nn.vgg import VGG19, MirroredVGG
 
 PATTERNS = ("vgg_normalised*.pth", "vgg_normalised*.pt", "vgg_normalised*.safetensors")
 LAYERS = (
@@ -21,21 +20,8 @@ LAYERS = (
 )  # fmt: skip
 
 
-class _Network(VGG):
+class _Network(MirroredVGG):
     ceil = True
-
-    def __init__(self, last: str):
-        super().__init__(VGG19, last=last)
-        self.colour = nn.Conv2d(3, 3, 1)
-        for conv in self.convs.values():
-            conv.padding = (0, 0)
-
-    def _normalize(self, images: Tensor) -> Tensor:
-        return self.colour(images)
-
-    def _convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
-        # Where there is but one pixel to mirror, repeat it.
-        return conv(F.pad(x, (1, 1, 1, 1), mode="reflect" if min(x.shape[-2:]) > 1 else "replicate"))
 
 
 def index(conv: str) -> int:
@@ -58,7 +44,7 @@ def from_state(state: Mapping[str, Tensor], weights: Path | str = "") -> Backbon
     there = [name for name in names if f"{index(name)}.weight" in state]
     if "0.weight" not in state or not there or there != names[: len(there)]:
         raise errors.DataError(f"{weights}: not the normalised VGG-19 of pytorch-AdaIN")
-    network = _Network(there[-1])
+    network = _Network(last=there[-1])
     keys = {"colour": 0} | {f"convs.{name}": index(name) for name in there}
     own = {f"{key}.{kind}": state.get(f"{i}.{kind}") for key, i in keys.items() for kind in ("weight", "bias")}
     expected = network.state_dict()

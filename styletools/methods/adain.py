@@ -66,7 +66,7 @@ class AdaIN(Method):
         with torch.no_grad():
             content = self._features(batch["content"], [LAYER])[LAYER]
             wanted = losses.mean_std_by_layer(self._features(batch["style"]))
-            target = adapt(content, *wanted[LAYER])
+            target = stats.adapt(content, *wanted[LAYER])
         output = self._features(self._decoder()(target))
         found = losses.mean_std_by_layer(output)
         by_layer = [losses.relative(a, b) for layer in STYLE_LAYERS for a, b in zip(found[layer], wanted[layer])]
@@ -96,7 +96,7 @@ class AdaIN(Method):
         """Restyle (N, 3, H, W) RGB in [0, 1]; alpha is the share of the style in the features."""
         content = self._features(image, [LAYER])[LAYER]
         average, deviation = (style[key].to(image.device).float().view(1, -1) for key in ("mean", "std"))
-        target = torch.lerp(content, adapt(content, average, deviation), alpha)
+        target = torch.lerp(content, stats.adapt(content, average, deviation), alpha)
         return self._decoder()(target).clamp(0, 1)
 
     @staticmethod
@@ -130,9 +130,3 @@ def _published(state_dict: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
         elif (name, shape) == (f"{POSITIONS[-1]}.weight", (3, 64, 3, 3)):
             decoders.append(file)
     return encoders, decoders
-
-
-def adapt(content: Tensor, average: Tensor, deviation: Tensor) -> Tensor:
-    """Return features (N, C, H, W) with the mean and deviation (N or 1, C) of a style in the place of their own."""
-    own_average, own_deviation = (value[:, :, None, None] for value in stats.mean_std(content))
-    return (content - own_average) / own_deviation * deviation[:, :, None, None] + average[:, :, None, None]

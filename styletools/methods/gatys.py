@@ -144,18 +144,13 @@ class Gatys(Method):
         std = (variance.clamp_min(0) + stats.EPS).sqrt()
         return joint, torch.stack(stats.rectified_normal(mean, std))
 
-    def _gram_error(self, layer: str, found: Tensor, target: Tensor) -> Tensor:
-        """Return the squared error of the Gram matrix (without the last ReLU of `lift`) over that of the target itself.
-
-        |W D Wᵀ|² is the trace of D WᵀW D WᵀW, which needs no matrix of the wide network's size.
-        """
+    def _metric(self, layer: str) -> Tensor | None:
+        """Return WᵀW of the linear map that `lift` begins with, the constant 1 included; None where there is none."""
         heads = self._network().heads
         if layer not in heads:
-            return losses.relative(found[None], target[None])
+            return None
         weight = torch.cat([heads[layer].weight.flatten(1), heads[layer].bias[:, None]], 1)
-        metric = weight.T @ weight
-        error, whole = (found - target) @ metric, target @ metric
-        return (error * error.T).sum() / (whole * whole.T).sum().clamp_min(1e-12)
+        return weight.T @ weight
 
     def _restyle(self, content: Tensor, wanted: dict[str, tuple[Tensor, Tensor]], alpha: float) -> Tensor:
         """Restyle one picture (1, 3, H, W), from the coarsest size to its own."""
@@ -205,10 +200,11 @@ class Gatys(Method):
                 layer: [torch.lerp(a, b, alpha) for a, b in zip(own[layer], self._style(layer, *wanted[layer]))]
                 for layer in wanted
             }
+            metrics = {layer: self._metric(layer) for layer in wanted}
 
         def objective(picture: Tensor) -> dict[str, Tensor]:
             found, style = describe(picture)
-            grams = [self._gram_error(layer, style[layer][0], target[0]) for layer, target in targets.items()]
+            grams = [_gram_error(style[layer][0], target[0], metrics[layer]) for layer, target in targets.items()]
             spreads = [losses.relative(style[layer][1][None], target[1][None]) for layer, target in targets.items()]
             named = {
                 "content": losses.relative(found, layout),
@@ -273,6 +269,17 @@ class Gatys(Method):
         # The first step of L-BFGS knows no curvature and is scaled to an L1 norm of 1: times this it moves values by
         # 0.01 on average. Much less would teach it rounding errors instead of curvature, and the next steps explode.
         return 0.01 * pixels if step == 1 else self.config.lr or 1.0
+
+
+def _gram_error(found: Tensor, target: Tensor, metric: Tensor | None) -> Tensor:
+    """Return the squared error of the Gram matrix (without the last ReLU of `lift`) over that of the target itself.
+
+    |W D Wᵀ|² is the trace of D WᵀW D WᵀW, which needs no matrix of the wide network's size. metric: WᵀW; None: W is 1.
+    """
+    if metric is None:
+        return losses.relative(found[None], target[None])
+    error, whole = (found - target) @ metric, target @ metric
+    return (error * error.T).sum() / (whole * whole.T).sum().clamp_min(1e-12)
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -85,12 +85,6 @@ class Johnson(Method):
             self._judge.to(memory_format=torch.channels_last)
         return self._judge(images, layers)
 
-    def _lift(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return features in the space of the network that the judge stands in for, in float32."""
-        # In its shallowest layer a narrow judge tells as much unlifted, at a quarter of the cost.
-        lifted = self._judge.lift({layer: x for layer, x in features.items() if layer != "relu1_1"})
-        return {layer: x.float() for layer, x in (features | lifted).items()}
-
     def _statistics(self, features: dict[str, Tensor], lifted: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return per style layer the mean, the deviation and the Gram matrix of the judge's features."""
         found = {}
@@ -113,7 +107,7 @@ class Johnson(Method):
     @torch.no_grad()
     def _describe(self, image: Tensor) -> dict[str, Tensor]:
         features = self._features(image, self._style_layers)
-        return self._statistics(features, self._lift(features))
+        return self._statistics(features, self._judge.lift_deep(features))
 
     def _wanted(self, batch, chosen: Tensor) -> dict[str, Tensor]:
         """Return the target statistics for each image of the batch, whose styles are `chosen`."""
@@ -130,10 +124,10 @@ class Johnson(Method):
         chosen = (first + torch.arange(len(content), device=content.device)) % len(self.names)
         wanted = self._wanted(batch, chosen)
         with torch.no_grad():
-            kept = self._lift(self._features(content, [config.content_layer]))[config.content_layer]
+            kept = self._judge.lift_deep(self._features(content, [config.content_layer]))[config.content_layer]
         output = self.nets["network"](content, F.one_hot(chosen, len(self.names)).float())
         features = self._features(output, [*self._style_layers, config.content_layer])
-        lifted = self._lift(features)
+        lifted = self._judge.lift_deep(features)
         found = self._statistics(features, lifted)
 
         def relative(kind: str) -> Tensor:

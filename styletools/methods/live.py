@@ -153,10 +153,7 @@ class Live(Method):
         if self._judge is None:
             self._judge = backbones.load(self.config.backbone, device=self.device)
             self._judge.to(memory_format=torch.channels_last)
-        features = self._judge(images, layers)
-        # In its shallowest layer a narrow judge tells as much unlifted, at a quarter of the cost.
-        lifted = self._judge.lift({layer: x for layer, x in features.items() if layer != STYLE_LAYERS[0]})
-        return {layer: x.float() for layer, x in (features | lifted).items()}
+        return self._judge.lift_deep(self._judge(images, layers))
 
     def _losses(self, batch, learn: bool, identity: bool = True) -> dict[str, Tensor]:
         """The losses; with `identity` the first photograph is given itself as style, and must come back."""

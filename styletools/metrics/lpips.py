@@ -6,7 +6,6 @@ compared channel by channel; the published linear weights (version 0.1) say how 
 may be as far from its photograph as one destroyed.
 """
 
-import os
 from pathlib import Path
 
 import torch
@@ -56,7 +55,7 @@ def _unit(features: Tensor) -> Tensor:
 
 def _find(name: str) -> Path:
     """Return the file of linear weights in the folders of STYLETOOLS_WEIGHTS, or in `lpips_v0.1` below them."""
-    for folder in filter(None, os.environ.get("STYLETOOLS_WEIGHTS", "").split(os.pathsep)):
+    for folder in backbones.folders():
         for path in (Path(folder) / "lpips_v0.1" / name, Path(folder) / name):
             if path.is_file():
                 return path

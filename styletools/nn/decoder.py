@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from styletools import errors
-from styletools.nn.vgg import VGG
+from styletools.nn.vgg import VGG, mirrored
 
 
 class Decoder(nn.Module):
@@ -34,7 +34,7 @@ class Decoder(nn.Module):
         for name, conv in self.convs.items():
             if name[4] != block:
                 x, block = F.interpolate(x, scale_factor=2, mode="nearest"), name[4]
-            x = conv(_pad(x))
+            x = conv(mirrored(x))
             if name != "conv1_1":
                 x = F.relu(x)
         return x.float() + 0.5
@@ -46,9 +46,3 @@ class Decoder(nn.Module):
             self.encoder.copy_(given)
         elif not torch.equal(self.encoder, given):
             raise errors.DoesNotFit(f"this model was trained with other weights of {name} than those at hand")
-
-
-def _pad(x: Tensor) -> Tensor:
-    """Mirror the edges by one pixel; where there is but one, repeat it."""
-    mode = "reflect" if min(x.shape[-2:]) > 1 else "replicate"
-    return F.pad(x, (1, 1, 1, 1), mode=mode)

@@ -26,6 +26,11 @@ def torchvision_index(depths: Sequence[int], conv: str) -> int:
     return sum(2 * depth + 1 for depth in depths[: block - 1]) + 2 * (i - 1)
 
 
+def mirrored(x: Tensor) -> Tensor:
+    """Pad (N, C, H, W) by one pixel on each side: mirrored, or repeated where there is but one to mirror."""
+    return F.pad(x, (1, 1, 1, 1), mode="reflect" if min(x.shape[-2:]) > 1 else "replicate")
+
+
 class VGG(nn.Module):
     """The convolutional part of a VGG network: 3x3 convolutions with ReLU, 2x2 max-pooling between blocks.
 
@@ -78,3 +83,19 @@ class VGG(nn.Module):
                 if len(found) == len(wanted):
                     break
         return found
+
+
+class MirroredVGG(VGG):
+    """A VGG with its colour preprocessing in a 1x1 convolution `colour`, and mirrored edges: AdaIN's and its heirs'."""
+
+    def __init__(self, depths: Sequence[int] = VGG19, widths: Sequence[int] = FULL_WIDTHS, last: str | None = None):
+        super().__init__(depths, widths, last)
+        self.colour = nn.Conv2d(3, 3, 1)
+        for conv in self.convs.values():
+            conv.padding = (0, 0)
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        return self.colour(images)
+
+    def _convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+        return conv(mirrored(x))

@@ -8,15 +8,6 @@ import pytest
 from styletools import modelfile, streams
 
 
-@pytest.fixture(scope="module")
-def microast(reference):
-    """The folder with the four files of MicroAST."""
-    found = reference.parent / "peers/microast"
-    if not found.is_dir():
-        pytest.skip("the reference data have no published model of MicroAST")
-    return found
-
-
 def test_a_folder_and_any_file_of_it_are_one_model(call, microast, picture):
     photo, style = picture("photo.png", 61, 45), picture("style.png", 40, 37, 1)
     one_of_them = next(microast.glob("decoder*"))

@@ -9,14 +9,6 @@ from styletools.engine import infer, styles
 
 
 @pytest.fixture(scope="module")
-def microast(reference):
-    found = reference.parent / "peers/microast"
-    if not found.is_dir():
-        pytest.skip("the reference data have no published model of MicroAST")
-    return found
-
-
-@pytest.fixture(scope="module")
 def adain(weights, tmp_path_factory):
     """A folder with the two published files of AdaIN, and nothing else."""
     files = [next(weights.glob(pattern), None) for pattern in ("vgg_normalised*.pth", "adain_decoder*.pth")]

@@ -9,24 +9,15 @@ from styletools.engine import infer
 
 
 @pytest.fixture(scope="module")
-def folder(reference):
-    """The four published files."""
-    found = reference.parent / "peers/microast"
-    if not found.is_dir():
-        pytest.skip("the reference data have no published model of MicroAST")
-    return found
+def method(microast):
+    return modelfile.load(microast)
 
 
 @pytest.fixture(scope="module")
-def method(folder):
-    return modelfile.load(folder)
-
-
-@pytest.fixture(scope="module")
-def plain(folder):
+def plain(microast):
     """What the paper says, as a function of (content, style, alpha), on the published tensors as they are."""
     names = ("content_encoder", "style_encoder", "modulator", "decoder")
-    raw = {name: torch.load(next(folder.glob(f"{name}*")), weights_only=True) for name in names}
+    raw = {name: torch.load(next(microast.glob(f"{name}*")), weights_only=True) for name in names}
 
     def conv(x, net, key, stride=1):
         weight, bias = (raw[net][f"{key}.conv_layer.{kind}"] for kind in ("weight", "bias"))
@@ -139,9 +130,9 @@ def test_widths_come_from_the_tensors(tmp_path):
     assert torch.equal(again.apply(image, style=style), narrow.apply(image, style=style))
 
 
-def test_the_folder_tells_a_narrow_model(folder, tmp_path):
+def test_the_folder_tells_a_narrow_model(microast, tmp_path):
     """A model of half the width, in the published layout."""
-    for path in folder.iterdir():
+    for path in microast.iterdir():
         state = torch.load(path, weights_only=True)
         halved = {}
         for key, value in state.items():
@@ -151,8 +142,8 @@ def test_the_folder_tells_a_narrow_model(folder, tmp_path):
     assert modelfile.load(tmp_path).config.channels == 8
 
 
-def test_parts_that_do_not_fit(folder, tmp_path):
-    for path in folder.iterdir():
+def test_parts_that_do_not_fit(microast, tmp_path):
+    for path in microast.iterdir():
         state = dict(torch.load(path, weights_only=True))
         if path.name.startswith("decoder"):
             del state["dec3.10.conv_layer.bias"]
