@@ -60,13 +60,13 @@ def main(pairs, model, settings, alpha, size, limit, sheet, noise, device):
     from styletools.cli import _models
     from styletools.engine import device as devices
     from styletools.engine import infer
-    from styletools.metrics import lpips
+    from styletools.metrics import _lpips
 
     chosen = devices.choose(device)
     name, path, config = _models.resolve(model, settings)
     method = modelfile.load(path, device=chosen) if path else methods.create(name, config).to(chosen)
     takes_style = methods.describe(name).applies_to == "image+style"
-    judge, eye = backbones.load("vgg19", device=chosen), lpips.Lpips(device=chosen)
+    judge, eye = backbones.load("vgg19", device=chosen), _lpips.Lpips(device=chosen)
     rows = [line.split("\t") for line in Path(pairs).read_text().splitlines()[1:] if line]
     if limit and limit < len(rows):
         rows = [rows[i * len(rows) // limit] for i in range(limit)]

@@ -1,62 +1,28 @@
-"""lpips: how different two pictures look to people, as learnt from their judgements.
+"""lpips: how different output and content look to people, as learnt from their judgements.
 
 Paper: arXiv:1801.03924 (Zhang et al., 2018). The features of a network, each pixel's brought to length 1, are
 compared channel by channel; the published linear weights (version 0.1) say how much a channel counts. 0: alike; about
-0.7: nothing in common. Lower is nearer. Weakness: it knows small distortions, not repainting: a picture restyled well
-may be as far from its photograph as one destroyed.
+0.7: nothing in common. Weakness: it knows small distortions, not repainting: a picture restyled well may be as far
+from its photograph as one destroyed, and the photograph itself scores best.
 """
 
-from pathlib import Path
+from styletools.metrics import Metric
+from styletools.metrics._lpips import Lpips
 
-import torch
-from torch import Tensor
-
-from styletools import backbones, errors
-from styletools.backbones._backbone import Backbone, read_state_dict
-
-# Backbone -> (the name of its published weights, the layers that they weigh).
-NETWORKS = {
-    "squeezenet": ("squeeze", ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")),
-    "vgg16": ("vgg", ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")),
-}
+NEEDS = ("content",)
+SCOPE = "pair"
+BETTER = "lower"
+RANGE = "0 to about 1"
+NETWORK = "squeezenet"
+NETWORKS = ("squeezenet", "vgg16")
 
 
-class Lpips:
-    """LPIPS over a backbone of NETWORKS. Call it with two (N, 3, H, W) in [0, 1]; it returns (N,) distances."""
+class PerceptualDistance(Metric):
+    """LPIPS of output and content."""
 
-    def __init__(self, backbone: str = "squeezenet", *, device="cpu"):
-        """Raises Unavailable where the weights of the network, or those that weigh its channels, are not at hand."""
-        if backbone not in NETWORKS:
-            raise errors.UsageError(f"lpips has no weights for {backbone}: choose from {', '.join(NETWORKS)}")
-        published, self.layers = NETWORKS[backbone]
-        self.backbone: Backbone = backbones.load(backbone, device=device)
-        path = _find(f"{published}.pth")
-        state = read_state_dict(path)
-        try:
-            self.weights = [state[f"lin{i}.model.1.weight"].float().to(device) for i in range(len(self.layers))]
-        except KeyError as error:
-            raise errors.DataError(f"{path}: not the linear weights of LPIPS: no {error}") from error
+    def __init__(self, network="squeezenet", *, device="cpu"):
+        super().__init__(network, device=device)
+        self.distance = Lpips(network, device=device)
 
-    @torch.no_grad()
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the distance of each pair."""
-        features = [self.backbone(images, self.layers) for images in (a, b)]
-        total = a.new_zeros(len(a))
-        for layer, weight in zip(self.layers, self.weights):
-            one, other = (_unit(found[layer]) for found in features)
-            total = total + ((one - other).square() * weight).sum(1).mean((1, 2))
-        return total
-
-
-def _unit(features: Tensor) -> Tensor:
-    """Bring the channels of every pixel to length 1."""
-    return features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
-
-
-def _find(name: str) -> Path:
-    """Return the file of linear weights in the folders of STYLETOOLS_WEIGHTS, or in `lpips_v0.1` below them."""
-    for folder in backbones.folders():
-        for path in (Path(folder) / "lpips_v0.1" / name, Path(folder) / name):
-            if path.is_file():
-                return path
-    raise errors.Unavailable(f"no linear weights of LPIPS in STYLETOOLS_WEIGHTS (lpips_v0.1/{name})")
+    def pair(self, output, content, style=None):
+        return {"": self.distance.of_looks(output, content)}

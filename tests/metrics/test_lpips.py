@@ -6,7 +6,7 @@ import torchvision
 from torch.nn import functional as F
 
 from styletools import errors
-from styletools.metrics import lpips
+from styletools.metrics import _lpips
 
 ENDS = (2, 5, 8, 10, 11, 12, 13)  # after which of torchvision's `features` LPIPS looks at SqueezeNet
 
@@ -46,12 +46,12 @@ def test_it_is_the_formula_of_the_paper(files):
     a, b = pictures(1), pictures(2)
     with torch.no_grad():
         expected = plainly(*files, a, b)
-    torch.testing.assert_close(lpips.Lpips()(a, b), expected, rtol=1e-4, atol=1e-4)
-    assert lpips.Lpips()(a, a).abs().max() == 0
+    torch.testing.assert_close(_lpips.Lpips()(a, b), expected, rtol=1e-4, atol=1e-4)
+    assert _lpips.Lpips()(a, a).abs().max() == 0
 
 
 def test_published_weights_see_what_people_see(weights):
-    measure = lpips.Lpips()
+    measure = _lpips.Lpips()
     a = pictures(1)
     faint = measure(a, (a + 0.02 * torch.randn(a.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1))
     blurred, other = measure(a, F.avg_pool2d(a, 9, 1, 4)), measure(a, pictures(2))
@@ -60,10 +60,10 @@ def test_published_weights_see_what_people_see(weights):
 
 def test_what_is_not_there_is_said(files, tmp_path, monkeypatch):
     with pytest.raises(errors.UsageError, match="lpips has no weights for slim: choose from squeezenet, vgg16"):
-        lpips.Lpips("slim")
+        _lpips.Lpips("slim")
     torch.save({"other": torch.zeros(1)}, tmp_path / "lpips_v0.1" / "squeeze.pth")
     with pytest.raises(errors.DataError, match="not the linear weights of LPIPS"):
-        lpips.Lpips()
+        _lpips.Lpips()
     (tmp_path / "lpips_v0.1" / "squeeze.pth").unlink()
     with pytest.raises(errors.Unavailable, match="no linear weights of LPIPS in STYLETOOLS_WEIGHTS"):
-        lpips.Lpips()
+        _lpips.Lpips()
