@@ -38,6 +38,10 @@ def npy(*shape):
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
 
 
+def flo(width, height):
+    return b"PIEH" + struct.pack("<ii", width, height)
+
+
 def npz(*shape):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -113,6 +117,7 @@ TEN_GIGAPIXELS = {
     "webp": webp(100_000, 40_000),
     "jp2": jp2(100_000, 100_000),
     "npy": npy(100_000, 100_000, 3),
+    "flo": flo(100_000, 100_000),
     "npz": npz(100_000, 100_000, 3),
     "safetensors": safetensors(30_000_000_000),
     "rgb24:100000x100000": b"abc",
@@ -127,6 +132,7 @@ PERMITTED = {
     "y4m": b"YUV4MPEG2 W20000 H20000 F25:1\nFRAME\nabc",
     "png": png(20_000, 20_000),
     "npy": npy(20_000, 20_000, 3),
+    "flo": flo(20_000, 20_000),
     "npz": npz(20_000, 20_000, 3),
     "safetensors": safetensors(1_000_000_000),
     "long header": (99_000_000).to_bytes(8, "little") + b'{"x":',
