@@ -121,3 +121,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def of_status(status: int, message: str) -> StyletoolsError:
+    """Return the error of an exit status, as another process of ours reported it."""
+    kinds = {kind.status: kind for kind in StyletoolsError.__subclasses__()}
+    return kinds.get(status, StyletoolsError)(message)

@@ -24,9 +24,12 @@ def command(name: str):
     return functools.partial(_make, name, click.command)
 
 
-def group(name: str):
-    """Make a group of sub-commands of a function, to the like of `command`; `made.command(...)` adds one."""
-    return functools.partial(_make, name, functools.partial(click.group, no_args_is_help=False))
+def group(name: str, **settings):
+    """Make a group of sub-commands of a function, to the like of `command`; `made.command(...)` adds one.
+
+    settings: click's, as invoke_without_command.
+    """
+    return functools.partial(_make, name, functools.partial(click.group, no_args_is_help=False, **settings))
 
 
 def _make(name: str, kind, function):

@@ -111,16 +111,17 @@ class Restyler:
             original = resize(original, self.size)
             if opacity is not None:
                 opacity = _resize_plane(opacity, original.shape[-2:])
-        result = self._restyle(original, self.style)
+        result = self.restyle(original, self.style)
         if self.mask is not None:
             mask = F.interpolate(
                 self.mask[None, None].to(original.device), original.shape[-2:], mode="bilinear", antialias=True
             )
-            other = original if self.outside is None else self._restyle(original, self.outside)
+            other = original if self.outside is None else self.restyle(original, self.outside)
             result = torch.lerp(other, result, mask)
         return to_image(result, image, opacity)
 
-    def _restyle(self, original: Tensor, style: dict[str, Tensor] | None) -> Tensor:
+    def restyle(self, original: Tensor, style: dict[str, Tensor] | None) -> Tensor:
+        """Restyle (1, 3, H, W) RGB in [0, 1] of any size; mask and size are not its business. Raises as a call does."""
         if self.alpha == 0:
             return original
         height, width = original.shape[-2:]
