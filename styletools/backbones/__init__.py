@@ -105,16 +105,19 @@ def find_weights(name: str) -> Path:
     url = _literal(name, "URL")
     if not url:
         raise errors.Unavailable(f"no weights of {name} in STYLETOOLS_WEIGHTS ({' or '.join(patterns)})")
-    return _download(name, url, _literal(name, "SHA256"))
+    return download(name, url, _literal(name, "SHA256"))
 
 
-def _download(name: str, url: str, digest: str) -> Path:
-    """Fetch published weights into the cache, once; the digest in their name must be that of their bytes."""
+def download(name: str, url: str, digest: str, folder: str = "weights") -> Path:
+    """Fetch published weights into a folder of the cache, once; the hex digits `digest` must begin their SHA-256.
+
+    Raises Unavailable where that is forbidden or fails.
+    """
     import urllib.error
 
     import torch.hub
 
-    target = files.cache_dir() / "weights" / url.rpartition("/")[2]
+    target = files.cache_dir() / folder / url.rpartition("/")[2]
     if target.exists():
         return target
     if files.offline():

@@ -89,6 +89,10 @@ class Method:
         """Restyle (N, 3, H, W) RGB in [0, 1]; the same shape and range come back."""
         raise NotImplementedError
 
+    def discriminate(self, images: Tensor) -> Tensor:
+        """Return how real the discriminator takes pictures (N, 3, H, W) in [0, 1] to be, (N,): higher is more real."""
+        raise errors.UsageError("this method has no discriminator")
+
     @staticmethod
     def detect(state_dict: Mapping[str, Tensor]) -> bool:
         """Tell whether these tensors are somebody else's published model of this method.

@@ -9,12 +9,14 @@ literals, which are read from its source:
     BETTER     "lower", "higher" or "neither"
     RANGE      the values it takes, in words
     NETWORK    the network that it judges by unless another is named; "" where there is none
-    NETWORKS   where it is not any backbone: the networks that it can judge by, a tuple or dict; () where it takes none
+    NETWORKS   where it is not any backbone: the networks that it can judge by, a tuple or dict; () where it takes none;
+               "model" where it judges by a model file, which has to be named
 
 and, after these, exactly one subclass of `Metric`. What two metrics share stands in modules that begin with `_`.
 
 A metric is written NAME or NAME:NETWORK (`lpips:vgg16`), and its scores are called so: `style`, and its parts
-`style.relu1_1`. Metrics whose value means nothing without the network's name (SCOPE "set") always carry it.
+`style.relu1_1`. Metrics whose value means nothing without the network's name (SCOPE "set") always carry it, unless
+there is but one.
 """
 
 from __future__ import annotations
@@ -27,10 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from styletools import backbones, errors
+from styletools import backbones, errors, modelfile
 
 if TYPE_CHECKING:
     from styletools.metrics._look import Look
+
+
+MODEL = "model"
 
 
 class Metric:
@@ -64,7 +69,7 @@ class Description:
     better: str
     range: str
     network: str
-    networks: tuple[str, ...]
+    networks: tuple[str, ...] | str  # MODEL: a model file
 
 
 @dataclass(frozen=True)
@@ -97,25 +102,35 @@ def describe(name: str) -> Description:
     networks = told.pop("NETWORKS")
     if networks is None:
         networks = backbones.names() if told["NETWORK"] else ()
-    return Description(name, title, *told.values(), tuple(networks))
+    return Description(name, title, *told.values(), networks if networks == MODEL else tuple(networks))
 
 
 def parse(words: str, backbone: str = "") -> list[Spec]:
     """Return the metrics that `style,lpips:vgg16,...` names, each once. Imports no torch.
 
-    `backbone` judges where a metric takes any backbone and none is named. Raises UsageError for what is unknown.
+    `backbone` judges where a metric would by the default one and none is named. Raises UsageError for what is unknown,
+    MissingInput for a model file that is not there.
     """
     found: dict[str, Spec] = {}
     for word in filter(None, (word.strip() for word in words.split(","))):
         name, colon, network = word.partition(":")
         told = describe(name)
+        if told.networks == MODEL:
+            if not network:
+                raise errors.UsageError(f"{name} judges by a model: write {name}:MODELFILE")
+            network = str(modelfile.find(network))
+            alone = name not in found or found[name].network == network
+            key = name if alone else f"{name}:{network}"
+            found[key] = Spec(name, network, key)
+            continue
         if not colon:
-            network = backbone if backbone and set(told.networks) == set(backbones.names()) else told.network
+            network = backbone if backbone and told.network == backbones.DEFAULT else told.network
         elif not told.network and not told.networks:
             raise errors.UsageError(f"{word}: {name} judges by no network")
         if told.networks and network not in told.networks:
             raise errors.UsageError(f"{word}: {name} judges by {', '.join(told.networks)}")
-        key = f"{name}:{network}" if network and (colon or told.scope == "set") else name
+        says = len(told.networks) > 1 and (colon or told.scope == "set")
+        key = f"{name}:{network}" if says else name
         found[key] = Spec(name, network, key)
     if not found:
         raise errors.UsageError("no metric is named")

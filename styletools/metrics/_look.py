@@ -14,6 +14,7 @@ from styletools import backbones
 from styletools.backbones._backbone import Backbone
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")  # of a VGG: what style and content are judged by
+SMALLEST = 17  # pixels a side that SqueezeNet needs
 
 
 def network(name: str, device="cpu") -> Backbone:
@@ -40,10 +41,14 @@ class Look:
 
     @torch.no_grad()
     def features(self, judge: Backbone, layers: Sequence[str] = LAYERS) -> dict[str, Tensor]:
-        """Return what a backbone sees: {layer: (1, C, h, w)}, kept until `forget`."""
+        """Return what a backbone sees: {layer: (1, C, h, w)}, kept until `forget`.
+
+        It sees sides shorter than SMALLEST pixels continued by their last row or column.
+        """
         found = self._features.setdefault(judge.name, {})
         if not set(layers) <= set(found):
-            found.update(judge(self.image, layers))
+            missing = [max(SMALLEST - side, 0) for side in self.image.shape[-2:]]
+            found.update(judge(F.pad(self.image, (0, missing[1], 0, missing[0]), mode="replicate"), layers))
         return {layer: found[layer] for layer in layers}
 
     def keep(self, key, make: Callable[[], Any]) -> Any:
@@ -53,16 +58,24 @@ class Look:
         return self._kept[key]
 
     def forget(self) -> None:
-        """Let go of the features, which are large, but not of what was kept."""
+        """Let go of the features, which are large, its own and those of its other sizes, but not of what was kept."""
         self._features.clear()
+        for kept in self._kept.values():
+            if isinstance(kept, Look):
+                kept.forget()
 
     def fitted(self, size: Sequence[int]) -> Look:
         """Return the picture at another size (height, width): scaled to cover it, its middle cut out."""
+        if tuple(self.image.shape[-2:]) == tuple(size):
+            return self
         return self.keep(("fitted", *size), lambda: Look(fit(self.image, size), self.name))
 
     def scaled(self, size: Sequence[int]) -> Look:
-        """Return the picture scaled to another size (height, width), whatever that does to its shape."""
-        return self.keep(("scaled", *size), lambda: Look(resize(self.image, size), self.name))
+        """Return the picture, and its flow, scaled to another size (height, width), whatever that does to its shape."""
+        if tuple(self.image.shape[-2:]) == tuple(size):
+            return self
+        flow = None if self.flow is None else resize_flow(self.flow, size)
+        return self.keep(("scaled", *size), lambda: Look(resize(self.image, size), self.name, flow))
 
 
 def resize(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -70,6 +83,12 @@ def resize(image: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     return F.interpolate(image, tuple(size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def resize_flow(flow: Tensor, size: Sequence[int]) -> Tensor:
+    """Scale (N, 2, H, W), in pixels, to pictures of another size (height, width)."""
+    factors = flow.new_tensor([size[1] / flow.shape[-1], size[0] / flow.shape[-2]]).view(1, 2, 1, 1)
+    return F.interpolate(flow, tuple(size), mode="nearest") * factors
 
 
 def fit(image: Tensor, size: Sequence[int]) -> Tensor:

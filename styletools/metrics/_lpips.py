@@ -9,10 +9,11 @@ from styletools import backbones, errors
 from styletools.backbones._backbone import read_state_dict
 from styletools.metrics._look import Look, network
 
-# Backbone -> (the name of its published weights, the layers that they weigh).
+URL = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/"
+# Backbone -> (its published weights, the digits that their SHA-256 begins with, the layers that they weigh).
 NETWORKS = {
-    "squeezenet": ("squeeze", ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")),
-    "vgg16": ("vgg", ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")),
+    "squeezenet": ("squeeze.pth", "4a5350f2", ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")),
+    "vgg16": ("vgg.pth", "a78928a0", ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")),
 }
 
 
@@ -23,9 +24,9 @@ class Lpips:
         """Raises Unavailable where the weights of the network, or those that weigh its channels, are not at hand."""
         if backbone not in NETWORKS:
             raise errors.UsageError(f"lpips has no weights for {backbone}: choose from {', '.join(NETWORKS)}")
-        published, self.layers = NETWORKS[backbone]
+        published, digest, self.layers = NETWORKS[backbone]
         self.backbone = network(backbone, device)
-        path = _find(f"{published}.pth")
+        path = _find(published, digest)
         state = read_state_dict(path)
         try:
             self.weights = [state[f"lin{i}.model.1.weight"].float().to(device) for i in range(len(self.layers))]
@@ -54,10 +55,10 @@ def _unit(features: Tensor) -> Tensor:
     return features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
 
 
-def _find(name: str) -> Path:
-    """Return the file of linear weights in the folders of STYLETOOLS_WEIGHTS, or in `lpips_v0.1` below them."""
+def _find(name: str, digest: str) -> Path:
+    """Return a file of linear weights: in the folders of STYLETOOLS_WEIGHTS, `lpips_v0.1` below them, or downloaded."""
     for folder in backbones.folders():
         for path in (Path(folder) / "lpips_v0.1" / name, Path(folder) / name):
             if path.is_file():
                 return path
-    raise errors.Unavailable(f"no linear weights of LPIPS in STYLETOOLS_WEIGHTS (lpips_v0.1/{name})")
+    return backbones.download(f"LPIPS ({name})", URL + name, digest, "weights/lpips_v0.1")
