@@ -1,10 +1,11 @@
 """warp: how much the colours of a restyled video change along the motion of its content: flicker.
 
 Paper: arXiv:1808.00449 (Lai et al., 2018). Each output frame is brought to the one before along the optical flow of the
-content, and the mean squared RGB difference is taken where a pixel is seen in both frames. The part `content` is the
-same of the content's own frames: what noise, light and interpolation alone amount to. Flow that is given (ground truth)
-counts before estimated flow. Weakness: blur lowers it and a picture of one colour has none; the flow is only as good as
-its estimate; what is hidden or new is not judged, nor is a drift over many frames.
+content, and the mean squared RGB difference is taken where a pixel is seen in both frames: where the flow back agrees
+(which only estimated flow has) and the content keeps its colours. The part `content` is the same of the content's own
+frames: what noise, light and interpolation alone amount to. Flow that is given (ground truth) counts before estimated
+flow. A change of scene or of size begins anew. Weakness: blur lowers it and a picture of one colour has none; the flow
+is only as good as its estimate; what is hidden or new is not judged, nor is a drift over many frames.
 """
 
 import weakref
@@ -21,7 +22,8 @@ BETTER = "lower"
 RANGE = "0 to 1"
 
 _SHORT_SIDE = 512  # at most, where flow is estimated: more takes long and finds little more
-_OCCLUDED = 0.1**2  # mean squared RGB difference of content along a given flow from which a pixel counts as hidden
+_OCCLUDED = 0.1**2  # mean squared RGB difference of content along the flow from which a pixel counts as hidden
+_SAME_SCENE = 0.1  # of the pixels of known flow, at least, are seen again; after a cut it is a few in a hundred
 
 
 class WarpingError(Metric):
@@ -33,7 +35,7 @@ class WarpingError(Metric):
 
     @torch.no_grad()
     def pair(self, output, content, style=None):
-        """Return nothing where there is no frame before, or nothing of it is still seen."""
+        """Return nothing where there is no frame before, or it shows another scene."""
         before, self.before = self.before, (output.image, content)
         if before is None or before[0].shape != output.image.shape:
             return {}
@@ -46,22 +48,27 @@ class WarpingError(Metric):
 
 
 def _motion(before, now):
-    """Return the flow between two content frames, NaN where it is not to be judged, and their error; None: nowhere."""
-    if now.flow is not None:
-        flow = now.flow.to(now.image)
-        if flow.shape[-2:] != now.image.shape[-2:]:
-            sizes = " for frames of ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (flow, now.image))
-            raise errors.DataError(f"{now.name}: flow of {sizes} pixels")
-        # There is none back that could tell what is hidden; the content can, because it is not restyled.
-        difference = (flows.warp(now.image, flow.nan_to_num()) - before.image).square().mean(1, keepdim=True)
-        hidden = flow.isnan().any(1, keepdim=True) | flows.outside(flow) | (difference > _OCCLUDED)
-    else:
+    """Return the flow between two content frames, NaN where it is not to be judged, and their error.
+
+    None where they do not show the same.
+    """
+    flow = now.flow
+    if flow is None:
         scale = min(1, _SHORT_SIDE / min(now.image.shape[-2:]))
         flow = flows.estimate(before.image, now.image, scale=scale)
         hidden = flows.occluded(flow, flows.estimate(now.image, before.image, scale=scale))
-    if hidden.all():
+    else:
+        if flow.shape[-2:] != now.image.shape[-2:]:
+            sizes = " for frames of ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (flow, now.image))
+            raise errors.DataError(f"{now.name}: flow of {sizes} pixels")
+        flow = flow.to(now.image)
+        hidden = flows.outside(flow)
+    known = ~flow.isnan().any(1, keepdim=True)
+    difference = (flows.warp(now.image, flow.nan_to_num()) - before.image).square().mean(1, keepdim=True)
+    seen = known & ~hidden & (difference <= _OCCLUDED)
+    if not seen.any() or seen.sum() < _SAME_SCENE * known.sum():
         return None
-    flow = flow.masked_fill(hidden, torch.nan)
+    flow = flow.masked_fill(~seen, torch.nan)
     return flow, _error(before.image, now.image, flow)
 
 

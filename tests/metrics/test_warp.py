@@ -100,6 +100,12 @@ def test_nothing_to_judge_and_new_sequences():
         scores(frames, looks(frames, torch.zeros(1, 2, 40, 56)))
 
 
+def test_a_change_of_scene_is_no_flicker():
+    one, other = pan(2), [frame.flip(1, 3) ** 3 for frame in pan(2)]
+    found = scores(one + other, looks(one + other))
+    assert [bool(each) for each in found] == [False, True, False, True]
+
+
 def test_flow_is_estimated_once_for_all_rows(monkeypatch):
     frames = pan(3)
     contents = looks(frames)
