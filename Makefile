@@ -2,6 +2,7 @@
 # make test      run the whole test suite
 # make lint      check the style of the code
 # make bench     measure the speed of commands and, on PAIRS (a table of photographs and paintings), the quality of live
+# make quality   compare live and the models in QUALITY on PAIRS, judged by VGG-19, and write docs/quality.md
 # make gallery   make docs/gallery.jpg anew
 # make models    train what is bundled, from the pictures in DATA; make styles encodes the named styles anew
 # make completions   generate the shell completions from the commands
@@ -11,7 +12,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench gallery models styles completions
+.PHONY: demo test lint bench quality gallery models styles completions
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -52,6 +53,10 @@ lint: $(READY)
 bench: $(READY)
 	$(VENV)/bin/python bench/speed.py
 	$(if $(PAIRS),$(VENV)/bin/python bench/quality.py $(PAIRS) $(BENCH))
+
+# QUALITY: further models, as bench/tables.py takes them: -m NAME=MODEL --one STYLE=MODEL --few NAME=METHOD
+quality: $(READY)
+	$(VENV)/bin/python bench/tables.py $(PAIRS) $(QUALITY)
 
 gallery: $(READY)
 	$(VENV)/bin/python bench/gallery.py

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = (
     "torch", "torch._dynamo", "safetensors.torch", "styletools.engine.features", "styletools.engine.infer",
     "styletools.engine.statistics", "styletools.engine.styles", "styletools.engine.train", "styletools.methods.live",
-    "styletools.methods.gatys",
+    "styletools.methods.gatys", "styletools.engine.evaluate",
 )  # fmt: skip
 
 

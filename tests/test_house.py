@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from styletools import backbones, errors, methods, streams
+from styletools import backbones, errors, methods, metrics, streams
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "styletools"
@@ -137,6 +137,15 @@ def test_help_and_usage_errors_load_nothing_heavy(command):
 LATE = {
     "st-apply": (["-s", "gone.jpg", "a.png"], ["-m", "nope", "a.png"], ["-m", "gatys", "-O", "nope=1", "a.png"]),
     "st-cat": (["gone.png"], ["a.png", "--to", "nope"]),
+    "st-eval": (
+        [],
+        ["--output", "gone", "--content", "gone"],
+        ["--output", "a.png", "--content", "a.png", "--metrics", "nope"],
+        ["--output", "a.png", "--content", "a.png", "--metrics", "adversarial:gone.safetensors"],
+        ["--output", "a.png", "--content", "a.png", "--metrics", "psnr", "--fail-if", "ssim<1"],
+        ["compare", "-m", "nope"],
+        ["study", "--methods", "gone"],
+    ),
     "st-extract": (["-l", "relu9_9", "a.png"], ["-b", "nope", "a.png"], ["gone.png"], ["a.png", "-o", "x.png"]),
     "st-gram": (["--for", "nope", "a.png"], ["--for", "gatys", "-O", "nope=1", "a.png"], ["gone.png"], ["-l", "x"]),
     "st-model": (["show", "gone"], ["list"], ["nope"]),
@@ -250,6 +259,21 @@ def test_every_format_is_tested(name):
 @pytest.mark.parametrize("name", methods.names())
 def test_every_method_is_tested(name):
     assert re.search(rf"\b(test_)?{name}\b", texts_of("methods"))
+
+
+@pytest.mark.parametrize("name", metrics.names())
+def test_every_metric_is_tested(name):
+    assert (ROOT / "tests/metrics" / f"test_{name}.py").exists() or re.search(rf"\b{name}\b", texts_of("metrics"))
+
+
+@pytest.mark.parametrize("name", metrics.names())
+def test_metrics_say_all_of_themselves(name):
+    told = metrics.describe(name)
+    assert set(told.needs) <= {"content", "style"} and told.scope in ("pair", "set", "sequence")
+    assert told.better in ("lower", "higher", "neither") and told.range
+    text = ast.get_docstring(ast.parse((PACKAGE / f"metrics/{name}.py").read_text(encoding="utf-8")))
+    assert text.startswith(f"{name}: ") and "Weakness: " in text
+    assert not told.network or told.networks == metrics.MODEL or told.network in told.networks
 
 
 @pytest.mark.parametrize("name", backbones.names())

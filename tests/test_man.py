@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from preloaded import Preloaded
 
-from styletools import backbones, errors, files, modelfile, streams
+from styletools import backbones, errors, files, metrics, modelfile, streams
 
 ROOT = Path(__file__).parents[1]
 MAN = ROOT / "man"
@@ -96,9 +96,23 @@ def test_references_lead_somewhere(page):
     assert f"\n.Nm {page.stem}\n" in page.read_text()
 
 
-def test_sub_commands():
-    commands = main_of("st-model").commands
-    assert set(commands) == {head[3:] for head in items(section(MAN / "st-model.1", "DESCRIPTION"))}
+@pytest.mark.parametrize("command", [name for name in COMMANDS if hasattr(main_of(name), "commands")])
+def test_sub_commands(command):
+    told = {head[3:] for head in items(section(MAN / f"{command}.1", "DESCRIPTION")) if head.startswith("Cm ")}
+    assert told == set(main_of(command).commands)
+
+
+@pytest.mark.parametrize("name", metrics.names())
+def test_metrics(name):
+    text = section(MAN / "st-eval.1", "METRICS")
+    found = re.search(rf"^\.Ss {name}\n(.*?)(?=^\.Ss |\Z)", text, re.MULTILINE | re.DOTALL)
+    words = " ".join(plain(found[1]).split())
+    told = metrics.describe(name)
+    better = "neither more nor less is better" if told.better == "neither" else f"{told.better} is better"
+    assert f".Em Range : {told.range}; {better}." in words
+    assert ".Em Source : " in words and ".Em Weakness : " in words
+    assert all(role in words for role in told.needs)
+    assert not told.network or told.network in words
 
 
 def test_exit_statuses():
@@ -280,7 +294,7 @@ def run_example(tmp_path_factory):
 
     run("ffmpeg -v error -f lavfi -i testsrc2=size=64x48:rate=25 -f lavfi -i sine=440 -t 0.2 a.mp4")
     with Preloaded(folder / "bin", environment) as preloaded:
-        for command in ("st-apply", "st-extract", "st-gram"):
+        for command in ("st-apply", "st-extract", "st-gram", "st-eval"):
             preloaded.script(command)
         # Two steps stand for the hours that an example of training takes.
         preloaded.script("st-train", "--steps 2 --batch-size 2 --crop-size 64 --threads 1")

@@ -99,6 +99,8 @@ def _evaluate(
     specs = _specs(words, backbone, given)
     _check_gates(gates, specs, before)
     compared = [spec.key for spec in specs if spec.name in ("fd", "fid")]
+    if flow and square:
+        raise errors.UsageError("--flow does not go with --square: motion is told for whole frames")
     if (reference or save_statistics) and len(compared) != 1:
         raise errors.UsageError("--reference and --save-statistics go with one of the metrics fd and fid")
     for path in filter(None, (reference, flow)):

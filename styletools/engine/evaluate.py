@@ -20,7 +20,7 @@ from torch import Tensor
 
 from styletools import errors, files, metrics, streams
 from styletools.engine import infer, video
-from styletools.metrics._look import Look
+from styletools.metrics._look import Look, resize_flow
 from styletools.nn import flow as optical
 
 MEASURED, IDENTITY, TARGET = "measured", "identity", "target"
@@ -164,7 +164,7 @@ def pairs(looks: Looks, files_of: Sequence, flow: str | None = None) -> Shown:
     flow: the motion from each pair's content to the next one's, a file or a folder as `Flows` takes it.
     """
     uses = Counter(path for pair in files_of for path in (pair.content, pair.style))
-    flows, before = Flows(flow), None
+    flows, before = Flows(flow, looks), None
     for pair in files_of:
 
         def read(pair=pair, before=before):
@@ -173,7 +173,7 @@ def pairs(looks: Looks, files_of: Sequence, flow: str | None = None) -> Shown:
                 for path in (pair.output, pair.content, pair.style)
             )
             if content is not None and before:
-                content.flow = flows.after(before)
+                content.flow = flows.after(before, content)
             return output, content, style
 
         yield {role: getattr(pair, role) for role in ROLES if getattr(pair, role)}, read
@@ -196,12 +196,12 @@ def frames(
     another, or where their names differ.
     """
     partners = [_Partner(looks, path, format) if path else None for path in (content, style)]
-    flows, before, count = Flows(flow), None, 0
+    flows, before, count = Flows(flow, looks), None, 0
     for record in records(output, format=format, limits=looks.limits):
         found = [partner.next(record.name, count) if partner else (None, None) for partner in partners]
         (content_path, content_look), (style_path, style_look) = found
         if content_look is not None and before is not None:
-            content_look.flow = flows.after(before)
+            content_look.flow = flows.after(before, content_look)
         before, count = record.name or str(count + 1), count + 1
         names = {"output": output, "content": content_path, "style": style_path, "frame": count, "name": record.name}
         shown = (looks.of(record, record.name or f"{output} {count}"), content_look, style_look)
@@ -247,12 +247,17 @@ class Flows:
     or a picture as KITTI has them.
     """
 
-    def __init__(self, path: str | None):
+    def __init__(self, path: str | None, looks: Looks):
+        self.scaled = looks.size is not None
         self.folder = path if path and os.path.isdir(path) else None
         self.records = records(path) if path and not self.folder else None
 
-    def after(self, name: str) -> Tensor | None:
-        """Return the motion (1, 2, H, W) from the frame called `name` to the next; None where none is given."""
+    def after(self, name: str, look: Look) -> Tensor | None:
+        """Return the motion (1, 2, H, W) from the frame called `name` to the next, `look`; None where none is given."""
+        flow = self._read(name)
+        return resize_flow(flow, look.image.shape[-2:]) if flow is not None and self.scaled else flow
+
+    def _read(self, name: str) -> Tensor | None:
         if self.folder:
             stem = os.path.join(self.folder, os.path.basename(_stem(name)))
             path = next((stem + ending for ending in (".flo", ".png") if os.path.exists(stem + ending)), None)
