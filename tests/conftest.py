@@ -1,6 +1,7 @@
 """Fixtures that tests of several folders share."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -83,3 +84,27 @@ def pictures(tmp_path_factory) -> Path:
         coarse = rng.integers(0, 256, (6 + i, 8, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((96, 72), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A headless Chromium, driven by selenium; it keeps the log of its console."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("chromium or chromedriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    words = [
+        "headless=new", "disable-gpu", "disable-dev-shm-usage", "no-first-run", "disable-background-networking",
+        "disable-component-update", "disable-sync", f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ]  # fmt: skip
+    if os.geteuid() == 0:
+        words.append("no-sandbox")  # Chromium's sandbox does not start for root
+    for word in words:
+        options.add_argument(f"--{word}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    # Where both paths are given, selenium looks for nothing and downloads nothing.
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    yield browser
+    browser.quit()

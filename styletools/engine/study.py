@@ -169,8 +169,9 @@ def score(results: list[dict], *, seed: int = 0, resamples: int = 1000) -> dict:
 
     The intervals are quantiles of `resamples` bootstrap samples drawn by `seed`: of raters, where there are five or
     more (people differ, and pictures rated by one person are not independent), else of answers, among which is the one
-    that was given, so that a few unanimous answers make no certainty. Raters who all answer alike leave no spread:
-    their interval is a point. Raises DataError where there are no answers.
+    that was given, so that a few unanimous answers make no certainty. Those of few raters are a little narrow (of 12
+    simulated ones, 90 % of the intervals held the truth), and of raters who all answer alike a point.
+    Raises DataError where there are no answers.
     """
     answers = [(a["left"], a["right"], a["choice"], number)
                for number, result in enumerate(results) for a in result["answers"]]  # fmt: skip
