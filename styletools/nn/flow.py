@@ -82,7 +82,7 @@ def estimate(a: Tensor, b: Tensor, *, scale: float = 0.5) -> Tensor:
         first, second, weight = _describe(small_a), _describe(small_b), _smoothness(small_a)
         # At the last, largest level most is settled, and a wide search would take most of the time.
         flow = _search(first, second, flow, 1 if number == len(sizes) else 3)
-        flow = _smooth(flow, weight, 2.0, 8, _duals(flow))[0]
+        flow = _smooth(flow, weight, 2.0, 8, _duals(flow))
         flow = _refine(first, second, _propagate(first, second, flow), weight)
     return _resize(flow, size)
 
@@ -124,9 +124,16 @@ def _smoothness(image: Tensor) -> Tensor:
 
 
 def _cost(first: Tensor, found: Tensor) -> Tensor:
-    """Return how badly descriptors (K, C, H, W) fit the first picture's around each pixel: (K, H, W)."""
-    difference = (found - first).abs_().clamp_(max=_TRUNCATED).sum(1)
-    return F.avg_pool2d(difference, 5, 1, 2, count_include_pad=False)
+    """Return how badly descriptors (K, C, H, W) fit the first picture's, summed over 5 x 5 pixels: (K, H, W)."""
+    cost = F.pad((found - first).abs_().clamp_(max=_TRUNCATED).sum(1), (2, 2, 2, 2))
+    # Ten times faster than avg_pool2d.
+    for dim in (1, 2):
+        size = cost.shape[dim] - 4
+        total = cost.narrow(dim, 0, size) + cost.narrow(dim, 1, size)
+        for start in (2, 3, 4):
+            total += cost.narrow(dim, start, size)
+        cost = total
+    return cost
 
 
 def _search(first: Tensor, second: Tensor, flow: Tensor, reach: int) -> Tensor:
@@ -139,8 +146,8 @@ def _search(first: Tensor, second: Tensor, flow: Tensor, reach: int) -> Tensor:
     steps = torch.arange(-reach, reach + 1, dtype=flow.dtype, device=flow.device)
     steps = torch.stack((steps.repeat(side), steps.repeat_interleave(side)), 1)
     # Of matches that are equally good, the nearest.
-    cost = _cost(first, found.transpose(0, 1)) + 0.003 * steps.square().sum(1).view(-1, 1, 1)
-    return flow + steps[cost.argmin(0)].permute(2, 0, 1)
+    cost = _cost(first, found.transpose(0, 1)) + 0.08 * steps.square().sum(1).view(-1, 1, 1)
+    return flow + steps[cost.min(0).indices].permute(2, 0, 1)  # argmin takes four times as long
 
 
 def _propagate(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
@@ -150,7 +157,7 @@ def _propagate(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
         padded = F.pad(flow, (step,) * 4, mode="replicate")
         offsets = ((step, step), (step, 0), (step, 2 * step), (0, step), (2 * step, step))
         flows = torch.cat([padded[..., y : y + height, x : x + width] for y, x in offsets])
-        best = _cost(first, warp(second.expand(len(flows), -1, -1, -1), flows)).argmin(0)
+        best = _cost(first, warp(second.expand(len(flows), -1, -1, -1), flows)).min(0).indices
         flow = flows.gather(0, best.expand(1, 2, height, width))
     return flow
 
@@ -173,26 +180,29 @@ def _refine(first: Tensor, second: Tensor, flow: Tensor, weight: Tensor) -> Tens
             rr, dd = rr + 1, dd + 1
             step = torch.cat((dd * r - rd * d, rr * d - rd * r), 1) / (rr * dd - rd * rd)
             # With one step instead of two, the flow of a plain pan is three times as far off.
-            flow, duals = _smooth(flow - step, weight, theta, 2, duals)
+            flow = _smooth(flow - step, weight, theta, 2, duals)
     return flow
 
 
-def _duals(flow: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.zeros_like(flow[..., 1:]), torch.zeros_like(flow[..., 1:, :])
+def _duals(flow: Tensor) -> Tensor:
+    """Return the dual variables of `_smooth` to begin with: (1, 4, H, W), two to the right, two down."""
+    return flow.new_zeros(1, 4, *flow.shape[-2:])
 
 
-def _smooth(flow: Tensor, weight: Tensor, theta: float, count: int, duals) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Take `count` steps towards the least weight * |slopes of v| + |v - flow|^2 / (2 theta); return v, the duals."""
-    right, down = duals
+def _smooth(flow: Tensor, weight: Tensor, theta: float, count: int, duals: Tensor) -> Tensor:
+    """Take `count` steps to the least v of weight * |slopes of v| + |v - flow|^2 / (2 theta); the duals go along."""
+    right, down = duals[:, :2], duals[:, 2:]
     v = flow + theta * _divergence(right, down)
     for _ in range(count):
-        right, down = right + v.diff(dim=3) / (4 * theta), down + v.diff(dim=2) / (4 * theta)
-        squares = F.pad(right, (0, 1)).square() + F.pad(down, (0, 0, 0, 1)).square()
-        shrink = (weight * torch.rsqrt(squares.sum(1, keepdim=True) + 1e-12)).clamp(max=1)
-        right, down = right * shrink[..., :-1], down * shrink[..., :-1, :]
+        right[..., :-1].add_(v[..., 1:] - v[..., :-1], alpha=0.25 / theta)
+        down[..., :-1, :].add_(v[..., 1:, :] - v[..., :-1, :], alpha=0.25 / theta)
+        duals *= (weight * torch.rsqrt(duals.square().sum(1, keepdim=True) + 1e-12)).clamp_(max=1)
         v = flow + theta * _divergence(right, down)
-    return v, (right, down)
+    return v
 
 
 def _divergence(right: Tensor, down: Tensor) -> Tensor:
-    return F.pad(right, (0, 1)) - F.pad(right, (1, 0)) + F.pad(down, (0, 0, 0, 1)) - F.pad(down, (0, 0, 1, 0))
+    total = right + down
+    total[..., 1:] -= right[..., :-1]
+    total[..., 1:, :] -= down[..., :-1, :]
+    return total
