@@ -118,13 +118,8 @@ class Compared(Metric):
         """Write the statistics of the outputs, to be the reference of others."""
         save_npz(path, *self.statistics(), self.network)
 
-    def compared(self):
-        """Return ((mu, sigma) of the outputs, those of what they are compared with)."""
-        return self.statistics(), self.reference or statistics(self.styles)
-
     def distance(self):
         """Return the Fréchet distance; not a number where there are no pictures."""
         if not self.outputs:
             return math.nan
-        (mu, sigma), (other_mu, other_sigma) = self.compared()
-        return frechet(mu, sigma, other_mu, other_sigma)
+        return frechet(*self.statistics(), *(self.reference or statistics(self.styles)))

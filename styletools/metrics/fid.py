@@ -1,15 +1,14 @@
 """fid: how different outputs and paintings are as two crowds of pictures, as the literature measures it.
 
 Fréchet Inception Distance, arXiv:1706.08500 (Heusel et al., 2017): |m1 - m2|² + tr(S1 + S2 - 2 (S1 S2)^½) over the
-2048 pooled features of Inception v3, through torch-fidelity (pip install styletools[eval]); the styles of the pairs
-count each as often as they occur there. Statistics files are those of pytorch-fid. 0: the same crowd; 100 and more:
-clearly another. Weakness: biased: too few outputs make it too large, by more the fewer they are (below 2048 there are
-more features than pictures): compare only scores of as many. And Inception knows photographs of things better than
-paint.
+2048 pooled features of Inception v3, which torch-fidelity sees as the original did (pip install styletools[eval]);
+the styles of the pairs count each as often as they occur there. Statistics files are those of pytorch-fid. 0: the
+same crowd; 100 and more: clearly another. Weakness: biased: too few outputs make it too large, by more the fewer they
+are (below 2048 there are more features than pictures): compare only scores of as many. And Inception knows
+photographs of things better than paint.
 """
 
 import functools
-import math
 
 from styletools import log
 from styletools.metrics import _frechet
@@ -27,14 +26,9 @@ class FrechetInceptionDistance(_frechet.Compared):
     """FID of outputs and styles."""
 
     def total(self):
-        from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-
-        if not self.outputs:
-            return {"": math.nan}
-        if len(self.outputs) < ENOUGH:
+        if 0 < len(self.outputs) < ENOUGH:
             _warn(len(self.outputs))
-        own, other = ({"mu": mu, "sigma": sigma} for mu, sigma in self.compared())
-        return {"": fid_statistics_to_metric(own, other, False)[KEY_METRIC_FID]}
+        return {"": self.distance()}
 
 
 @functools.cache

@@ -1,12 +1,17 @@
-"""LPIPS against a plain computation of its formula over torchvision's network."""
+"""LPIPS against a plain computation of its formula over torchvision's network, and against its authors' package."""
+
+import hashlib
 
 import pytest
 import torch
 import torchvision
 from torch.nn import functional as F
 
-from styletools import errors
+from styletools import errors, streams
+from styletools.backbones._backbone import read_state_dict
+from styletools.engine import infer
 from styletools.metrics import _lpips
+from styletools.metrics._look import resize
 
 ENDS = (2, 5, 8, 10, 11, 12, 13)  # after which of torchvision's `features` LPIPS looks at SqueezeNet
 
@@ -65,5 +70,47 @@ def test_what_is_not_there_is_said(files, tmp_path, monkeypatch):
     with pytest.raises(errors.DataError, match="not the linear weights of LPIPS"):
         _lpips.Lpips()
     (tmp_path / "lpips_v0.1" / "squeeze.pth").unlink()
-    with pytest.raises(errors.Unavailable, match="no linear weights of LPIPS in STYLETOOLS_WEIGHTS"):
+    with pytest.raises(errors.Unavailable, match="LPIPS .squeeze.pth. are not cached, and STYLETOOLS_OFFLINE forbids"):
         _lpips.Lpips()
+
+
+def test_linear_weights_are_fetched_where_they_are_published(files, tmp_path, monkeypatch):
+    """What is downloaded is taken only where its SHA-256 is that of the published bytes."""
+    monkeypatch.setenv("STYLETOOLS_OFFLINE", "0")
+    (tmp_path / "published").mkdir()
+    (tmp_path / "lpips_v0.1" / "squeeze.pth").rename(tmp_path / "published" / "squeeze.pth")
+    monkeypatch.setattr(_lpips, "URL", (tmp_path / "published").as_uri() + "/")
+    with pytest.raises(errors.Unavailable, match="cannot download .*published/squeeze.pth: .*hash"):
+        _lpips.Lpips()
+    digest = hashlib.sha256((tmp_path / "published" / "squeeze.pth").read_bytes()).hexdigest()[:8]
+    _, _, layers = _lpips.NETWORKS["squeezenet"]
+    monkeypatch.setitem(_lpips.NETWORKS, "squeezenet", ("squeeze.pth", digest, layers))
+    assert _lpips.Lpips()(pictures(1), pictures(1)).max() == 0
+
+
+@pytest.mark.parametrize("name", _lpips.NETWORKS)
+def test_the_published_digests_are_those_of_the_published_weights(weights, name):
+    published, digest, _ = _lpips.NETWORKS[name]
+    path = weights / "lpips_v0.1" / published
+    if not path.is_file():
+        pytest.skip(f"no {published} in the folder of published weights")
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest)
+
+
+def test_it_says_what_its_authors_package_says(weights, reference, monkeypatch):
+    """With the real weights of SqueezeNet and the official linear ones, on real pictures."""
+    lpips = pytest.importorskip("lpips", reason="the package lpips is not installed")
+    ours = _lpips.Lpips()
+    network = torchvision.models.squeezenet1_1(weights=None)
+    state = read_state_dict(ours.backbone.source)
+    network.features.load_state_dict({key.removeprefix("features."): value for key, value in state.items()})
+    monkeypatch.setattr(torchvision.models, "squeezenet1_1", lambda *_, **__: network)
+    theirs = lpips.LPIPS(net="squeeze", verbose=False)
+    paths = sorted((reference / "content").iterdir())[:3]
+    a, b, c = (resize(infer.to_tensor(streams.open_image(path))[0], (160, 211)) for path in paths)
+    faint = (a + 0.02 * torch.randn(a.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    for one, other in ((a, b), (a, c), (b, c), (a, faint)):
+        with torch.no_grad():
+            expected = theirs(one, other, normalize=True).flatten()
+        torch.testing.assert_close(ours(one, other), expected, rtol=1e-4, atol=1e-4)
+        assert expected > 0.001
