@@ -29,12 +29,14 @@ FEW = 12
 HEAD = """# Models, measured
 
 Made by `make quality` on {date}: {machine}, {torch}. Photographs and paintings that no bundled model was trained on are
-scaled and cropped to 512 x 512. `{command}`
+scaled and cropped to 512 x 512.
+
+    {command}
 
 Style, content and cfsd are judged by VGG-19, lpips and diversity by SqueezeNet; `man st-eval` says what each metric is,
-and what it is blind to. Two rows are no models: *identity* hands in the photograph as it was, *target* the painting. What
-one of them wins says little by itself. Seconds are those of the network for one picture, the middle of all, in eager
-PyTorch; MB the most memory that its process held.
+and what it is blind to. Two rows are no models: *identity* hands in the photograph as it was, *target* the painting.
+What one of them wins says little by itself. Seconds are those of the network for one picture, the middle of all, in
+eager PyTorch; MB the most memory that its process held.
 
 """
 MIDDLE = """

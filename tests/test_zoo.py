@@ -1,27 +1,25 @@
 """The bundled models: how large they are, what they say of themselves, and how good they are."""
 
 import csv
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from styletools import backbones, files, losses, modelfile, streams
-from styletools.engine import infer, styles
+from styletools import backbones, files, losses, metrics, modelfile, streams
+from styletools.engine import evaluate, infer, styles
+from styletools.metrics._look import Look
 
 ZOO = files.zoo_dir()
 ROOT = Path(__file__).parents[1]
 LARGEST = {"live.safetensors": 3_000_000, "slim.safetensors": 4_000_000, "styles.safetensors": 200_000}
 
 
-def quality():
-    """Return the module bench/quality.py, whose measure is the one that is published."""
-    spec = importlib.util.spec_from_file_location("quality", ROOT / "bench" / "quality.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def looks():
+    """What reads reference pictures: their middle squares, at 512 pixels."""
+    return evaluate.Looks(size=512, square=True)
 
 
 @pytest.mark.parametrize("name", LARGEST)
@@ -77,29 +75,27 @@ def test_alpha_of_nothing_rebuilds_the_photograph_roughly(live):
 
 
 @pytest.mark.slow
-def test_live_on_styles_it_never_saw(live, reference, weights):
+def test_live_on_styles_it_never_saw(live, looks, reference, weights):
     """On reference pairs, 512 pixels, judged by VGG-19."""
-    bench = quality()
-    judge = backbones.load("vgg19")
+    evaluation = evaluate.Evaluation(metrics.parse("style:vgg19,content:vgg19"), controls=False)
     rows = [line.split("\t") for line in (reference / "pairs.tsv").read_text().splitlines()[1:]]
-    scores = []
-    for content_name, style_name in rows[7 :: len(rows) // 8]:
-        content, style = (bench.square(reference / name, 512) for name in (content_name, style_name))
+    for names in rows[7 :: len(rows) // 8]:
+        content, style = (looks.read(str(reference / name)) for name in names)
         with torch.no_grad():
-            output = live.apply(content, style=live.encode_style([style], [1.0]))
-            scores.append(bench.measure(*(judge(image, bench.LAYERS) for image in (output, content, style))))
-    assert sum(score[0] for score in scores) / len(scores) <= 0.18
-    assert sum(score[1] for score in scores) / len(scores) <= 0.6
+            output = live.apply(content.image, style=live.encode_style([style.image], [1.0]))
+        evaluation.add(Look(output), content, style)
+    scores = evaluation.summary()["scores"]
+    assert scores["style:vgg19"] <= 0.18 and scores["content:vgg19"] <= 0.6
 
 
 @pytest.mark.slow
-def test_live_does_not_make_noise_louder(live, reference):
+def test_live_does_not_make_noise_louder(live, looks, reference):
     """Gaussian noise of 2/255 comes out at most half as strong again, on average over pairs."""
-    bench, gains = quality(), []
+    gains = []
     rows = [line.split("\t") for line in (reference / "pairs.tsv").read_text().splitlines()[1:]]
     generator = torch.Generator().manual_seed(0)
-    for content_name, style_name in rows[3::29]:  # nine of the twelve styles
-        content, style = (bench.square(reference / name, 512) for name in (content_name, style_name))
+    for names in rows[3::29]:  # nine of the twelve styles
+        content, style = (looks.read(str(reference / name)).image for name in names)
         noisy = (content + torch.randn(content.shape, generator=generator) * 2 / 255).clamp(0, 1)
         with torch.no_grad():
             code = live.encode_style([style], [1.0])
