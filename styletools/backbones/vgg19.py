@@ -1,6 +1,7 @@
 """VGG-19, the network whose features define style for most of the field.
 
-Paper: arXiv:1409.1556. Weights: Oxford's, as torchvision publishes them (CC BY 4.0).
+Paper: arXiv:1409.1556. Weights: torchvision's, which it trained itself (BSD). Oxford's own (CC BY 4.0), under the same
+keys, are taken from STYLETOOLS_WEIGHTS.
 """
 
 from pathlib import Path

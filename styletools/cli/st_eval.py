@@ -13,7 +13,7 @@ import time
 
 import click
 
-from styletools import __version__, errors, files, log, methods, metrics, streams
+from styletools import __version__, backbones, errors, files, log, methods, metrics, modelfile, streams
 from styletools.cli import _gate, _models, _options, _pairs, _scores
 from styletools.cli._command import as_styletools_error, command_line, group, report
 from styletools.engine import video
@@ -94,7 +94,7 @@ def _evaluate(
     reference, save_statistics, conditions, baseline, page, note, write, to, from_format, device, max_pixels, fail_fast,
 ):  # fmt: skip
     gates = [_gate.parse(text) for text in conditions]
-    before = _scores.read_summaries(baseline)[-1]["scores"] if baseline else None
+    before = _scores.read_summaries(baseline)[-1] if baseline else None
     given, pairs = _plan(output, content, style, table, pair_by, template, partial)
     specs = _specs(words, backbone, given)
     _check_gates(gates, specs, before)
@@ -134,6 +134,8 @@ def _evaluate(
     if page and rows:
         shown = [row | {"set": "measured"} for row in rows]
         _write_page(page, "Restyled pictures, scored", note, specs, [summary], shown, looks)
+    if before:
+        _check_baseline(before, summary)
     failed = [complaint for gate in gates if (complaint := _failure(gate, summary, before))]
     for complaint in failed:
         log.error(complaint, status=1)
@@ -196,7 +198,7 @@ def _check_gates(gates, specs, before) -> None:
             if origin == "baseline":
                 if before is None:
                     raise errors.UsageError(f"--fail-if {gate.text!r}: --baseline is needed")
-                if bare not in before:
+                if bare not in before["scores"]:
                     raise errors.UsageError(f"--fail-if {gate.text!r}: the baseline has no score {bare}")
             elif not any(bare == spec.key or bare.startswith(f"{spec.key}.") for spec in specs):
                 known = ", ".join(spec.key for spec in specs)
@@ -254,15 +256,30 @@ def _named(*paths):
 
 
 def _provenance(specs, size, square) -> dict:
+    """Return what one must know to measure the same again, the digests of the networks' weights among it."""
+    told = _scores.told(specs)
+    for each in told.values():
+        if each["network"] in backbones.names():
+            each["weights"] = modelfile.digest(backbones.find_weights(each["network"]))[:16]
     return {
-        "metrics": _scores.told(specs), "size": size, "square": square, "version": __version__,
+        "metrics": told, "size": size, "square": square, "version": __version__,
         "command": command_line(), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }  # fmt: skip
 
 
+def _check_baseline(before, summary) -> None:
+    """Raise DoesNotFit for a baseline that was measured otherwise."""
+    same = [(before, summary, "size"), (before, summary, "square")]
+    for key in before["metrics"].keys() & summary["metrics"].keys():
+        same += [(before["metrics"][key], summary["metrics"][key], name) for name in ("network", "weights")]
+    for old, new, name in same:
+        if old.get(name, new.get(name)) != new.get(name):
+            raise errors.DoesNotFit(f"the baseline was measured with another {name}: {old[name]}, not {new.get(name)}")
+
+
 def _failure(gate, summary, before) -> str:
     """Return what to say of a condition that holds; "" where it does not."""
-    places = {"": summary["scores"], "baseline": before or {}, **summary["controls"]}
+    places = {"baseline": before["scores"] if before else {}, **summary["controls"]}
 
     def score(name):
         found = re.fullmatch(r"(max|min)\((.*)\)", name)

@@ -344,3 +344,17 @@ def test_a_study_from_page_to_strengths(call, outputs, picture):
     picture("y/alone.png")
     status, _, err = call("st-eval", *words)
     assert status == 2 and "alone" in err
+
+
+def test_a_baseline_that_was_measured_otherwise_does_not_count(call, outputs, slim):
+    words = ["--content", "c", "--output", "o", "--metrics", "cfsd"]
+    _, summary = evaluate(call, *words)
+    assert len(summary["metrics"]["cfsd"]["weights"]) == 16
+    gate = ["--baseline", "old.jsonl", "--fail-if", "cfsd>2*baseline.cfsd"]
+    for change, what in (({"size": 64}, "size"), ({"metrics": {"cfsd": {"network": "vgg19"}}}, "network"),
+                         ({"metrics": {"cfsd": {"network": "slim", "weights": "0" * 16}}}, "weights")):  # fmt: skip
+        (outputs / "old.jsonl").write_text(json.dumps({"summary": summary | change}))
+        status, _, err = call("st-eval", *words, *gate)
+        assert status == 78 and f"measured with another {what}" in err
+    (outputs / "old.jsonl").write_text(json.dumps({"summary": summary}))
+    assert call("st-eval", *words, *gate)[0] == 0
