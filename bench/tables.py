@@ -35,8 +35,8 @@ scaled and cropped to 512 x 512.
 
 Style, content and cfsd are judged by VGG-19, lpips and diversity by SqueezeNet; `man st-eval` says what each metric is,
 and what it is blind to. Two rows are no models: *identity* hands in the photograph as it was, *target* the painting.
-What one of them wins says little by itself. Seconds are those of the network for one picture, the middle of all, in
-eager PyTorch; MB the most memory that its process held.
+What one of them wins says little by itself. Seconds are those of the network for one picture, processor time over
+threads, the middle of all, in eager PyTorch; MB the most memory that its process held.
 
 """
 MIDDLE = """
