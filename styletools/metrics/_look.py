@@ -38,6 +38,7 @@ class Look:
         self.image, self.name, self.flow = image, name, flow
         self._kept: dict[Any, Any] = {}
         self._features: dict[str, dict[str, Tensor]] = {}
+        self._passing: dict[Any, Any] = {}
 
     @torch.no_grad()
     def features(self, judge: Backbone, layers: Sequence[str] = LAYERS) -> dict[str, Tensor]:
@@ -57,9 +58,16 @@ class Look:
             self._kept[key] = make()
         return self._kept[key]
 
+    def once(self, key, make: Callable[[], Any]) -> Any:
+        """Return what `make` made when it was first asked for under `key`: large things, kept until `forget`."""
+        if key not in self._passing:
+            self._passing[key] = make()
+        return self._passing[key]
+
     def forget(self) -> None:
-        """Let go of the features, which are large, its own and those of its other sizes, but not of what was kept."""
+        """Let go of what is large, its own and that of its other sizes, but not of what was kept."""
         self._features.clear()
+        self._passing.clear()
         for kept in self._kept.values():
             if isinstance(kept, Look):
                 kept.forget()

@@ -32,15 +32,21 @@ class StructuralDistance(Metric):
 
     @torch.no_grad()
     def pair(self, output, content, style=None):
-        found, wanted = (self._features(look.scaled((256, 256))) for look in (output, content))
-        scale = wanted.shape[1] * wanted.square().mean().clamp_min(1e-12)
-        total = 0.0
-        for some in torch.arange(len(wanted)).split(512):  # of the places: all at once are large
-            p, q = ((x[some] @ x.T / scale).log_softmax(1) for x in (wanted, found))
-            total += float((p.exp() * (p - q)).sum())
-        return {"": max(total / len(wanted), 0.0)}
+        if output is content:
+            return {"": 0.0}
+        found, wanted = (look.scaled((256, 256)) for look in (output, content))
+        features = self._features(wanted)
+        scale = features.shape[1] * features.square().mean().clamp_min(1e-12)
+        p = wanted.once(("cfsd", self.network), lambda: _similarity(features, scale))
+        q = _similarity(self._features(found), scale)
+        return {"": max(float((p.exp() * (p - q)).sum(1).mean()), 0.0)}
 
     def _features(self, look):
         """Return (places, channels)."""
         features = self.judge.lift(look.features(self.judge, (LAYER,)))[LAYER]
         return features[0].flatten(1).T.float()
+
+
+def _similarity(features, scale):
+    """Return the logarithms of how alike the others are to each place, (places, places)."""
+    return (features @ features.T / scale).log_softmax(1)

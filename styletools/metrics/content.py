@@ -29,7 +29,12 @@ class ContentDistance(Metric):
 
     def pair(self, output, content, style):
         looks = output, content, style.fitted(output.image.shape[-2:])
-        features = ({LAYER: look.features(self.judge)[LAYER]} for look in looks)
-        found, wanted, other = (self.judge.lift(each)[LAYER] for each in features)
+        found, wanted, other = map(self._see, looks)
         lost = (found - wanted).square().mean()
         return {"": ratio(lost, (other - wanted).square().mean()), "mse": ratio(lost, wanted.square().mean())}
+
+    def _see(self, look):
+        def lifted():
+            return self.judge.lift({LAYER: look.features(self.judge)[LAYER]})[LAYER]
+
+        return look.keep(("content", self.network), lifted)
