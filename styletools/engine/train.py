@@ -32,7 +32,7 @@ class Plan:
     steps: int = 10_000
     time_budget: float | None = None
     warmup: int = 100
-    schedule: str = "cosine"  # constant | cosine | trapezoid: constant, then down to 0 over the last 30 %
+    schedule: str = "cosine"  # constant | cosine | trapezoid, linear: constant, then down to 0 (last 30 %, last half)
     clip: float = 1.0  # largest norm of the gradient; 0: no limit
     weight_decay: float = 0.0  # matrices and kernels shrink by this times the learning rate in each step
     freeze: tuple[str, ...] = ()  # nets that stay as they are
@@ -55,17 +55,18 @@ def rate(plan: Plan, step: int, seconds: float = 0.0) -> float:
     done = min(done, 1.0)
     if plan.schedule == "cosine":
         return warm * (0.5 * (1 + math.cos(math.pi * done)) * 0.99 + 0.01)
-    if plan.schedule == "trapezoid":
-        return warm * min(1.0, max((1 - done) / 0.3, 0.01))
+    if tail := {"trapezoid": 0.3, "linear": 0.5}.get(plan.schedule):
+        return warm * min(1.0, max((1 - done) / tail, 0.01))
     return warm
 
 
 class Average:
-    """Exponential moving average of a method's weights, in float32."""
+    """Exponential moving average of a method's weights, in float32; what is no weight (a count, a pool) has none."""
 
     def __init__(self, method: Method, decay: float):
         self.decay, self.updates = decay, 0
-        self.values = {k: v.detach().clone() for k, v in method.nets.state_dict().items()}
+        weights = method.nets.state_dict().items()
+        self.values = {k: v.detach().clone() for k, v in weights if v.is_floating_point()}
 
     @torch.no_grad()
     def update(self, method: Method) -> None:
@@ -73,10 +74,8 @@ class Average:
         # Early on the mean is short, so that the random start is forgotten.
         decay = min(self.decay, self.updates / (self.updates + 9))
         for key, value in method.nets.state_dict().items():
-            if value.is_floating_point():
+            if key in self.values:
                 self.values[key].lerp_(value.to(self.values[key].dtype), 1 - decay)
-            else:
-                self.values[key].copy_(value)
 
 
 @dataclass
@@ -106,7 +105,7 @@ class Run:
 
     def weights(self) -> dict[str, Tensor]:
         """Return what the model file holds, by `<net>.<key>`."""
-        return self.average.values if self.average else self.method.nets.state_dict()
+        return self.method.nets.state_dict() | (self.average.values if self.average else {})
 
     def buffers(self) -> list[Tensor]:
         """Return the numbers that each process gathers for itself (as batch normalisation does), and their averages."""
@@ -172,6 +171,7 @@ def train(
             output, plan.steps, begun=run.step, resume=resume, overwrite=overwrite, sheets=sheets,
             tensorboard=tensorboard,
         )  # fmt: skip
+    balance = Balance()
     losses = Losses(LOOK_EVERY if device.type == "cuda" else 1)
     frozen = [(buffer, buffer.clone()) for key in plan.freeze for buffer in method.nets[key].buffers()]
     seconds = run.spent  # as all processes agree on it: their learning rates must be the same
@@ -199,6 +199,8 @@ def train(
                 means = ranks.means(losses.means())
                 if report:
                     report.entry(step, entry | {key: round(value, 6) for key, value in means.items()})
+                    for what in balance.look(means):
+                        log.warning(f"step {step}: for {Balance.ENTRIES * JOURNAL_EVERY} steps {what}")
                 losses.forget()
                 waiting.restart()
             if validated:
@@ -265,6 +267,40 @@ class Losses:
     def forget(self) -> None:
         """Begin anew, for the next entry."""
         self._read = {}
+
+
+class Balance:
+    """Watches an adversarial training for the two ways in which it goes wrong: no contest any more, or no variety.
+
+    It goes by `accuracy` (of the discriminator) and `diversity` (of what was made), where a method tells them.
+    """
+
+    ENTRIES = 10  # of the journal, for which something must be stuck before it is told
+    SURE = 0.98  # right so often, the discriminator teaches nothing any more; wrong so often, it knows nothing
+    ALIKE = 0.1  # of the largest diversity so far: below, the pictures are one picture
+
+    def __init__(self):
+        self._stuck: dict[str, int] = {}
+        self._varied = 0.0
+
+    def look(self, losses: dict[str, float]) -> list[str]:
+        """Take in the means of an entry of the journal; return what has just been stuck for long enough."""
+        accuracy, diversity = losses.get("accuracy"), losses.get("diversity")
+        self._varied = max(self._varied, diversity or 0.0)
+        signs = {
+            "the discriminator is always right: the generator learns nothing from it": accuracy is not None
+            and accuracy > self.SURE,
+            "the discriminator is always wrong: it has nothing to teach": accuracy is not None
+            and accuracy < 1 - self.SURE,
+            "what the generator makes is nearly all alike": diversity is not None
+            and diversity < self.ALIKE * self._varied,
+        }
+        told = []
+        for what, now in signs.items():
+            self._stuck[what] = self._stuck.get(what, 0) + 1 if now else 0
+            if self._stuck[what] == self.ENTRIES:
+                told.append(what)
+        return told
 
 
 class Waiting:

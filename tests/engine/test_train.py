@@ -101,6 +101,8 @@ def test_the_rate_of_learning():
     flat = train.Plan(steps=1000, warmup=0, schedule="trapezoid")
     assert [train.rate(flat, s) for s in (0, 700, 850)] == pytest.approx([1, 1, 0.5])
     assert 0 < train.rate(flat, 1000) < 0.02
+    half = train.Plan(steps=1000, warmup=0, schedule="linear")
+    assert [train.rate(half, s) for s in (0, 500, 750)] == pytest.approx([1, 1, 0.5])
     assert train.rate(train.Plan(warmup=0, schedule="constant"), 9999) == 1
 
 
@@ -470,3 +472,15 @@ def test_losses_fall(name, config, keys, slim, pictures, tmp_path):
     plan = train.Plan(steps=25, warmup=0, schedule="constant", ema=0, amp=False)
     train.train(name, method, made, None, tmp_path / "m.safetensors", plan, device=CPU)
     assert sum(seen[-5:]) < 0.9 * sum(seen[:5]), seen
+
+
+def test_a_contest_that_is_over_is_told_once_until_it_goes_on():
+    balance = train.Balance()
+    fair = {"accuracy": 0.7, "diversity": 0.2}
+    assert not any(balance.look(fair) for _ in range(30))
+    told = [balance.look(fair | {"accuracy": 1.0}) for _ in range(30)]
+    assert [len(each) for each in told] == [0] * 9 + [1] + [0] * 20 and "always right" in told[9][0]
+    balance.look(fair)
+    told = [what for _ in range(10) for what in balance.look({"accuracy": 0.0, "diversity": 0.015})]
+    assert len(told) == 2 and "always wrong" in told[0] and "all alike" in told[1]
+    assert not any(balance.look({"style": 1.0}) for _ in range(30))  # of methods that have no discriminator
