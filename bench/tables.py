@@ -24,7 +24,7 @@ KEPT = ROOT / "runs/quality"
 JUDGES = "style,content,cfsd,lpips,ssim,color,sharpness,fd:vgg19,artfid:vgg19,diversity"
 BY_PAIR = ("style", "content", "cfsd", "lpips", "ssim", "color")
 BESIDE = "live"
-FEW = 12
+FEW = 6
 
 HEAD = """# Models, measured
 
