@@ -1,7 +1,7 @@
 """Normalisation layers whose statistics stay in float32, whatever the network runs in."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -13,6 +13,13 @@ def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     """
     with torch.autocast(x.device.type, enabled=False):
         return F.instance_norm(x.float(), eps=eps).to(x.dtype)
+
+
+class InstanceNorm(nn.Module):
+    """`instance_norm` as a layer: it has no weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return instance_norm(x)
 
 
 def conditional_instance_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Tensor:
