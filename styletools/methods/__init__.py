@@ -1,7 +1,7 @@
 """Methods of neural style: one file each. This module finds them, reads what they say of themselves, loads them.
 
-Importing this package costs no torch: a method's `Config`, `APPLIES_TO`, `TRAINS_ON` and `NEEDS_MODEL` are literals
-that are read from its source. Third parties add methods through the entry-point group `styletools.methods`.
+Importing this package costs no torch: a method's `Config`, `APPLIES_TO`, `TRAINS_ON`, `NEEDS_MODEL` and `DIRECTIONS`
+are literals that are read from its source. Third parties add methods through the entry-point group `styletools.methods`.
 
 A method's file holds, in this order: the constants, `class Config` (a frozen dataclass of literals, each
 field `name: Annotated[type, "what it is"] = default`), and exactly one subclass of `Method`.
@@ -41,6 +41,7 @@ class Method:
     tiling = "none"  # none | free (tiles may be worked on alone) | global-stats
     half = True  # may run in bfloat16
     iterative = False  # `apply` optimises: it reports progress and needs gradients
+    direction = ""  # the way that `apply` goes, one of the module's DIRECTIONS, where it has some
 
     config: Any
     nets: torch.nn.ModuleDict
@@ -67,7 +68,8 @@ class Method:
     def sample(self, batch: dict[str, Tensor]) -> Tensor | None:
         """Return what to show of a batch while training: as many pictures as it has, of their size and range.
 
-        None lets the engine apply the method to them, which does for all that restyle images.
+        None lets the engine apply the method to them, which does for all that restyle images, or generate pictures of
+        the same noise every time.
         """
         return None
 
@@ -88,6 +90,13 @@ class Method:
     def apply(self, image: Tensor, *, style: dict[str, Tensor] | None = None, alpha: float = 1.0) -> Tensor:
         """Restyle (N, 3, H, W) RGB in [0, 1]; the same shape and range come back."""
         raise NotImplementedError
+
+    def generate(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return pictures (N, 3, H, W) RGB in [0, 1] made from noise (N, Config's `z_dim`), of N(0, 1).
+
+        label: the classes of the pictures, (N,), for methods that know some.
+        """
+        raise errors.UsageError("this method makes no pictures from noise")
 
     def discriminate(self, images: Tensor) -> Tensor:
         """Return how real the discriminator takes pictures (N, 3, H, W) in [0, 1] to be, (N,): higher is more real."""
@@ -142,6 +151,7 @@ class Description:
     needs_model: bool  # trains on nothing, and is of no use without a model published elsewhere
     knows_published: bool  # has a `detect` for other people's checkpoints
     options: tuple[Option, ...] = field(default=())
+    directions: tuple[str, ...] = ()  # the ways that a model goes; the first is the default
 
 
 def names() -> list[str]:
@@ -168,7 +178,7 @@ def describe(name: str) -> Description:
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
         raise errors.UsageError(f"unknown method {name!r}: {hint}")
     tree = ast.parse(_sources()[name].read_text(encoding="utf-8"))
-    constants = {"APPLIES_TO": "image", "TRAINS_ON": "nothing", "NEEDS_MODEL": False}
+    constants = {"APPLIES_TO": "image", "TRAINS_ON": "nothing", "NEEDS_MODEL": False, "DIRECTIONS": ()}
     options, functions = [], set()
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in constants:
@@ -177,8 +187,9 @@ def describe(name: str) -> Description:
             options = [_option(item) for item in node.body if isinstance(item, ast.AnnAssign)]
         elif isinstance(node, ast.ClassDef):
             functions |= {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+    directions = constants.pop("DIRECTIONS")
     title = (ast.get_docstring(tree) or name).partition("\n")[0]
-    return Description(name, title, *constants.values(), "detect" in functions, tuple(options))
+    return Description(name, title, *constants.values(), "detect" in functions, tuple(options), directions)
 
 
 def _option(node: ast.AnnAssign) -> Option:
