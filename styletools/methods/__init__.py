@@ -1,7 +1,8 @@
 """Methods of neural style: one file each. This module finds them, reads what they say of themselves, loads them.
 
 Importing this package costs no torch: a method's `Config`, `APPLIES_TO`, `TRAINS_ON`, `NEEDS_MODEL` and `DIRECTIONS`
-are literals that are read from its source. Third parties add methods through the entry-point group `styletools.methods`.
+are literals that are read from its source. Third parties add methods through the entry-point group
+`styletools.methods`.
 
 A method's file holds, in this order: the constants, `class Config` (a frozen dataclass of literals, each
 field `name: Annotated[type, "what it is"] = default`), and exactly one subclass of `Method`.

@@ -15,7 +15,7 @@ from styletools import errors, methods
 FULL = {name: methods.describe(name) for name in methods.names()}
 QUICK = {"gatys": {"steps": 4}, "distill": {"teacher": "slim", "deep_teacher": ""}}  # settings that make a test short
 KEYS = {"images": ("images",), "content": ("content",), "content+style": ("content", "style")}
-KEYS |= {"content+styles": ("content", "style")}
+KEYS |= {"content+styles": ("content", "style"), "unpaired": ("a", "b")}
 
 
 def made(name):
@@ -38,6 +38,8 @@ def test_description_equals_the_code(name):
     module = importlib.import_module(f"styletools.methods.{name}")
     assert said.applies_to == module.APPLIES_TO and said.applies_to in methods.APPLIES_TO
     assert said.trains_on == module.TRAINS_ON and said.trains_on in methods.TRAINS_ON
+    assert said.directions == getattr(module, "DIRECTIONS", ())
+    assert made(name).direction == (said.directions[0] if said.directions else "")
     assert said.title == module.__doc__.partition("\n")[0] and said.title.startswith(name)
     hints = typing.get_type_hints(module.Config, include_extras=True)
     fields = dataclasses.fields(module.Config)
