@@ -135,7 +135,8 @@ def test_help_and_usage_errors_load_nothing_heavy(command):
 
 
 LATE = {
-    "st-apply": (["-s", "gone.jpg", "a.png"], ["-m", "nope", "a.png"], ["-m", "gatys", "-O", "nope=1", "a.png"]),
+    "st-apply": (["-s", "gone.jpg", "a.png"], ["-m", "nope", "a.png"], ["-m", "gatys", "-O", "nope=1", "a.png"],
+                 ["-m", "gatys", "--direction", "b2a", "-s", "a.png", "a.png"]),
     "st-cat": (["gone.png"], ["a.png", "--to", "nope"]),
     "st-eval": (
         [],
@@ -149,12 +150,20 @@ LATE = {
     "st-extract": (["-l", "relu9_9", "a.png"], ["-b", "nope", "a.png"], ["gone.png"], ["a.png", "-o", "x.png"]),
     "st-gram": (["--for", "nope", "a.png"], ["--for", "gatys", "-O", "nope=1", "a.png"], ["gone.png"], ["-l", "x"]),
     "st-model": (["show", "gone"], ["list"], ["nope"]),
+    "st-sample": (
+        [],
+        ["-m", "gone.safetensors"],
+        ["-m", "live", "--sheet", "-o", "x.png"],
+        ["-m", "dcgan", "--sheet", "-o", "x.png"],
+        ["-m", "live", "--truncation", "0"],
+    ),
     "st-train": (
         ["nope", "-o", "x.safetensors"],
         ["live", "-o", "x.safetensors"],
         ["live", "-o", "x.safetensors", "--content", "gone", "--style", "gone"],
         ["distill", "-o", "x.safetensors", "--images", ".", "-O", "nope=1"],
         ["distill", "-o", "x.safetensors", "--images", ".", "--resume"],
+        ["cyclegan", "-o", "x.safetensors", "--data", "."],
     ),
 }
 

@@ -28,6 +28,7 @@ COLOR = ("luminance", "coral", "histogram")
 @_options.formats
 @click.option("--alpha", metavar="A", type=click.FloatRange(0, 1), default=1.0, show_default=True,
               help="How much style: 0 exactly the photograph, 1 all of it.")  # fmt: skip
+@click.option("--direction", metavar="WAY", help="Which way a model of cyclegan translates: a2b (the default) or b2a.")
 @click.option("--preserve-color", metavar="HOW", type=click.Choice(COLOR),
               help="Keep the photograph's colours: luminance, coral or histogram.")  # fmt: skip
 @click.option("--mask", metavar="FILE", type=click.Path(readable=False),
@@ -48,8 +49,8 @@ COLOR = ("luminance", "coral", "histogram")
 @_options.max_pixels
 @_options.fail_fast
 def main(
-    inputs, model, specs, output, from_format, to_format, alpha, preserve_color, mask, outside_specs, style_size, size,
-    settings, seed, device, jobs, files_from, null, force, dry_run, quality, max_pixels, fail_fast,
+    inputs, model, specs, output, from_format, to_format, alpha, direction, preserve_color, mask, outside_specs,
+    style_size, size, settings, seed, device, jobs, files_from, null, force, dry_run, quality, max_pixels, fail_fast,
 ):  # fmt: skip
     """Restyle pictures: files, folders (the tree is kept, what is up to date is passed over), pipes, tar archives.
 
@@ -65,6 +66,7 @@ def main(
     else:
         chosen, outside = styles.parse(specs), styles.parse(outside_specs)
     _check_use(described, chosen, outside, mask, held)
+    direction = _direction(described, direction)
     if STDIN in [*inputs, files_from or not inputs and STDIN] and any(map(_is_piped_in, [*chosen, *outside])):
         raise errors.UsageError("standard input cannot be both a style and the pictures")
     digest = modelfile.digest(path) if path else ""
@@ -88,6 +90,8 @@ def main(
             "style_size": style_size if any(style.kind == "image" for style in [*chosen, *outside]) else None,
             "size": size, "seed": seed, "quality": quality, "from": from_format, "to": to_format,
         }  # fmt: skip
+        if direction:  # so that results of models that have none stay current
+            recipe["direction"] = direction
         manifest = Manifest(target.path, recipe)
         if not force and files_from != STDIN:
             found = len(sources)
@@ -102,7 +106,7 @@ def main(
             sys.stdout.buffer.write(os.fsencode(f"{source.label}\t{made}\n"))
         return 0
     restyler = Deferred(lambda: _set_up(
-        name, path, config, device, seed, chosen, outside, style_size, digest, mask,
+        name, path, config, device, seed, chosen, outside, style_size, digest, mask, direction,
         alpha=alpha, size=size, preserve_color=preserve_color or "", limits=streams.Limits(max_pixels=max_pixels),
     ))  # fmt: skip
     keys = {}
@@ -151,6 +155,14 @@ def _check_use(described, chosen, outside, mask, held) -> None:
         raise errors.DataError(f"{mask}: a mask must be a regular file, for it is read more than once")
 
 
+def _direction(described, wanted: str | None) -> str:
+    """Return the way that pictures go, "" for a method that has but one. Raises UsageError for one it has not."""
+    if wanted and wanted not in described.directions:
+        known = f"choose from {', '.join(described.directions)}" if described.directions else "it goes one way only"
+        raise errors.UsageError(f"--direction {wanted}: {described.name} does not go there: {known}")
+    return wanted or (described.directions or ("",))[0]
+
+
 def _is_piped_in(style) -> bool:
     """Tell whether a style came through standard input, where pictures are to be had no more."""
     path = Path(style.name)
@@ -176,7 +188,7 @@ def _identity(mixture) -> list:
     )  # fmt: skip
 
 
-def _set_up(name, path, config, device, seed, chosen, outside, style_size, digest, mask, **how):
+def _set_up(name, path, config, device, seed, chosen, outside, style_size, digest, mask, direction, **how):
     """Load all that restyling needs; from here on torch is in memory."""
     picture = streams.open_image(mask) if mask else None  # before torch: it may be no picture
     from styletools.engine import device as devices
@@ -190,6 +202,7 @@ def _set_up(name, path, config, device, seed, chosen, outside, style_size, diges
         if any(option.name == "seed" for option in methods.describe(name).options):
             config = {"seed": seed} | config
         method = methods.create(name, config).to(chosen_device)
+    method.direction = direction
     encoded = [
         styles.encode(method, each, size=style_size, method_name=name, model_digest=digest) if each else None
         for each in (chosen, outside)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from styletools import errors, methods, modelfile
+from styletools import errors, log, methods, modelfile
 from styletools.cli import _options
 from styletools.cli._command import command, command_line
 from styletools.cli._loop import Target
@@ -20,8 +20,10 @@ DATA = {
     "content+style": ("content", "style"),
     "content+styles": ("content", "style"),
     "images": ("images",),
+    "unpaired": ("a", "b"),
 }
-ROLES = {"content": 0, "images": 0, "style": 1}  # which random draws a source gets; validation has two of its own
+# Which random draws a source gets; validation has two of its own.
+ROLES = {"content": 0, "images": 0, "style": 1, "a": 0, "b": 1}
 VALIDATION = 2
 # What stands beside X.safetensors -> whether it is a folder.
 BESIDE = {".resume.pt": False, ".log.jsonl": False, ".samples": True, ".tensorboard": True}
@@ -60,6 +62,10 @@ def _data(name: str, text: str):
        ":SHARE of each batch; may be repeated.")  # fmt: skip
 @_data("style", "Style images, likewise.")
 @_data("images", "Images of any kind, likewise, for methods that take no others.")
+@_data("a", "Pictures of one kind, likewise, for methods that translate between two.")
+@_data("b", "Pictures of the other kind, likewise; none need fit one of --a.")
+@click.option("--data", metavar="DIR", type=click.Path(readable=False), help="A folder with trainA/ and trainB/ in "
+              "place of --a and --b; testA/ and testB/, if there, are what validates.")  # fmt: skip
 @click.option("-o", "--output", metavar="X.safetensors", required=True, help="The model file to write.")
 @_options.method_options
 @click.option("--steps", metavar="N", type=_options.Count(), default=10_000, show_default=True, help="Steps in all.")
@@ -82,8 +88,9 @@ def _data(name: str, text: str):
               help="Steps from one saving to the next.")  # fmt: skip
 @click.option("--warmup", metavar="N", type=click.IntRange(min=0), default=100, show_default=True,
               help="Steps over which the learning rate rises.")  # fmt: skip
-@click.option("--schedule", metavar="HOW", type=click.Choice(["constant", "cosine", "trapezoid"]), default="cosine",
-              show_default=True, help="Course of the learning rate: constant, cosine or trapezoid.")  # fmt: skip
+@click.option("--schedule", metavar="HOW", type=click.Choice(["constant", "cosine", "trapezoid", "linear"]),
+              default="cosine", show_default=True,
+              help="Course of the learning rate: constant, cosine, trapezoid or linear.")  # fmt: skip
 @click.option("--clip", metavar="X", type=click.FloatRange(min=0), default=1.0, show_default=True,
               help="Largest norm of the gradient; 0: any.")  # fmt: skip
 @click.option("--weight-decay", metavar="X", type=click.FloatRange(min=0), default=0.0, show_default=True,
@@ -105,9 +112,9 @@ def _data(name: str, text: str):
 @click.option("--trained-on", metavar="TEXT", help="What the model file says of the images (their names and number).")
 @click.option("--licence", metavar="TEXT", default="", help="What the model file says of the terms of its use.")
 def main(
-    method, content, style, images, output, settings, steps, time_budget, batch_size, sizes, holdout, validate_every,
-    patience, sample_every, save_every, warmup, schedule, clip, weight_decay, freeze, ema, seed, device, threads,
-    no_amp, resume, overwrite, init, half, tensorboard, trained_on, licence,
+    method, content, style, images, a, b, data, output, settings, steps, time_budget, batch_size, sizes, holdout,
+    validate_every, patience, sample_every, save_every, warmup, schedule, clip, weight_decay, freeze, ema, seed,
+    device, threads, no_amp, resume, overwrite, init, half, tensorboard, trained_on, licence,
 ):  # fmt: skip
     """Train a method and write a model file.
 
@@ -124,13 +131,15 @@ def main(
         raise errors.UsageError("--patience needs validations: --holdout 0 does not go with it")
     if tensorboard and not importlib.util.find_spec("tensorboard"):
         raise errors.Unavailable("--tensorboard needs one more package: pip install tensorboard")
-    given = {"content": content, "style": style, "images": images}
+    given = {"content": content, "style": style, "images": images, "a": a, "b": b}
+    tests = _from_folder(method, data, given) if data else {}
     specs = _check_data(method, given)
     path = _check_output(output, method, resume, overwrite)
     config = _configuration(method, settings, path if resume else None, init)
 
-    from styletools.engine import data, ranks
+    from styletools.engine import data as pictures
     from styletools.engine import device as devices
+    from styletools.engine import ranks
     from styletools.engine import train as engine
 
     chosen = devices.choose(device)
@@ -138,16 +147,25 @@ def main(
     devices.set_threads(threads)
     # Fixed styles are all trained on, and whole; of other pictures crops are taken.
     fixed = ("style",) if methods.describe(method).trains_on == "content+style" else ()
-    sources = {n: [data.Source(spec, 0 if n in fixed else holdout) for spec in specs[n]] for n in specs}
+    every = {name: 0 if name in (*fixed, *tests) else holdout for name in specs}
+    sources = {name: [pictures.Source(spec, every[name]) for spec in specs[name]] for name in specs}
     whole = _whole_styles(sources["style"]) if fixed else {}
     if fixed and not resume and not any(word.startswith("styles=") for word in settings):
         config["styles"] = ",".join(whole)
-    crops = {name: data.Crops(sources[name], seed, ROLES[name]) for name in specs if name not in fixed}
-    batches = data.Batches(crops, batch_size, sizes, rank=own.rank, world=own.world)
+    for name in ("a", "b"):
+        if sum(len(source.paths) for source in sources.get(name, ())) == 1:
+            log.warning(f"--{name}: a single picture: little but its colours can be learnt from it")
+    crops = {name: pictures.Crops(sources[name], seed, ROLES[name]) for name in specs if name not in fixed}
+    batches = pictures.Batches(crops, batch_size, sizes, rank=own.rank, world=own.world)
     validation = None
     if holdout:
-        held_out = {n: data.Crops(sources[n], seed, VALIDATION + ROLES[n], held_out=True) for n in crops}
-        validation = data.Batches(held_out, batch_size, [max(sizes)], rank=own.rank, world=own.world)
+        held_out = {
+            name: pictures.Crops([pictures.Source(tests[name])], seed, VALIDATION + ROLES[name])
+            if name in tests
+            else pictures.Crops(sources[name], seed, VALIDATION + ROLES[name], held_out=True)
+            for name in crops
+        }
+        validation = pictures.Batches(held_out, batch_size, [max(sizes)], rank=own.rank, world=own.world)
     plan = engine.Plan(
         steps=steps, time_budget=time_budget, warmup=warmup, schedule=schedule, clip=clip, weight_decay=weight_decay,
         freeze=freeze, ema=ema, validate_every=validate_every, patience=patience or 0,
@@ -170,6 +188,26 @@ def main(
         initial=modelfile.find(init) if init else None, **told,
     )  # fmt: skip
     own.leave()
+
+
+def _from_folder(method: str, folder: str, given: dict) -> dict[str, str]:
+    """Put DIR/trainA and DIR/trainB into what is `given`; return {name: folder} of those of testA and testB that exist.
+
+    Raises UsageError where the method trains on something else or --a or --b is given, too, MissingInput where one is
+    missing.
+    """
+    needed = DATA[methods.describe(method).trains_on]
+    if needed != DATA["unpaired"]:
+        raise errors.UsageError(f"{method} trains on --{' and --'.join(needed)}, not on --data")
+    if given["a"] or given["b"]:
+        raise errors.UsageError("--data stands for --a and --b: give either it or them")
+    for name in needed:
+        path = os.path.join(folder, f"train{name.upper()}")
+        if not os.path.isdir(path):
+            raise errors.MissingInput(f"{path}: no such folder: --data needs trainA and trainB in it")
+        given[name] = (path,)
+    tests = {name: os.path.join(folder, f"test{name.upper()}") for name in needed}
+    return {name: path for name, path in tests.items() if os.path.isdir(path)}
 
 
 def _check_data(method: str, given: dict) -> dict:
