@@ -9,11 +9,11 @@ from PIL import Image
 from torch import Tensor
 
 from styletools import errors, files, log
-from styletools.engine import infer
+from styletools.engine import infer, sampling
 from styletools.methods import Method
 
 ROWS = 6  # of a sheet
-SAMPLED = ("image", "image+style")  # what a method applies to, of which the engine makes sheets by itself
+SAMPLED = ("image", "image+style", "noise")  # what a method applies to, of which the engine makes sheets by itself
 
 
 class Reports:
@@ -114,7 +114,7 @@ def _cut(journal: Path, step: int) -> None:
 
 
 def can_sample(applies_to: str, method: Method) -> bool:
-    """Tell whether there can be sheets: of methods that restyle images, and those that have a `sample` of their own."""
+    """Tell whether there can be sheets: of what applies to images or noise, and what has a `sample` of its own."""
     return applies_to in SAMPLED or type(method).sample is not Method.sample
 
 
@@ -122,17 +122,26 @@ def can_sample(applies_to: str, method: Method) -> bool:
 def sheet(applies_to: str, method: Method, batch: dict[str, Tensor]) -> Tensor:
     """Return a sheet of what a method makes of a batch of (N, 3, H, W) RGB in [0, 1], as (H, W, 3) uint8.
 
-    Its rows are content, style and result of the first few images. The networks must be in eval mode.
+    Its rows are content, style and result of the first few images; of methods that make pictures from noise it shows
+    sixteen, always of the same noise. The networks must be in eval mode.
     """
     batch = {name: images[:ROWS] for name, images in batch.items()}
     result = method.sample(batch)
+    if applies_to == "noise":
+        device = next(iter(batch.values())).device
+        return _pixels(sampling.example(method, device) if result is None else sampling.sheet(result))
     if result is None:
         if applies_to == "image+style":
             content = next(iter(batch.values()))
             batch.setdefault("style", content.roll(1, 0))
         result = _applied(method, batch, applies_to)
     rows = [torch.cat(row, -1) for row in zip(*batch.values(), result)]
-    return torch.cat(rows, -2).float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().cpu()
+    return _pixels(torch.cat(rows, -2))
+
+
+def _pixels(picture: Tensor) -> Tensor:
+    """Return (3, H, W) in [0, 1] as (H, W, 3) uint8, on the CPU."""
+    return picture.float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().cpu()
 
 
 def _applied(method: Method, batch: dict[str, Tensor], applies_to: str) -> Tensor:

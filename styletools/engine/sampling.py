@@ -78,7 +78,7 @@ def sheet(pictures: Iterable[Tensor]) -> Tensor:
 
 
 def example(method: Method, device="cpu") -> Tensor:
-    """Return a sheet of sixteen pictures: those that st-sample --sheet -n 16 makes."""
+    """Return a sheet of the first sixteen pictures of seed 0."""
     return sheet(generate(method, (latent(0, i, method.config.z_dim) for i in range(SHEET)), SHEET, device))
 
 

@@ -113,3 +113,23 @@ def test_of_what_there_are_sheets():
 
     assert reports.can_sample("image", Mirror()) and reports.can_sample("image+style", Mirror())
     assert not reports.can_sample("nothing", Mirror()) and reports.can_sample("noise", Noise())
+
+
+def test_a_sheet_of_what_is_made_from_noise():
+    class Plain(methods.Method):
+        """Makes pictures of one colour, told by the noise."""
+
+        def __init__(self):
+            self.config = methods.create("dcgan", {"z_dim": 3, "image_size": 16, "channels": 1}).config
+
+        def generate(self, z, label=None):
+            return torch.sigmoid(z)[..., None, None].expand(-1, -1, 20, 20)
+
+    torch.manual_seed(0)
+    batch = {"images": torch.rand(8, 3, 20, 20)}
+    assert reports.can_sample("noise", Plain())
+    found = reports.sheet("noise", Plain(), batch)
+    assert found.shape == (4 * 20, 4 * 20, 3) and found.dtype == torch.uint8
+    cells = found.unflatten(0, (4, 20)).unflatten(2, (4, 20)).transpose(1, 2).reshape(16, 400, 3)
+    assert (cells == cells[:, :1]).all() and len(cells[:, 0].unique(dim=0)) == 16
+    assert torch.equal(reports.sheet("noise", Plain(), {"images": torch.rand(2, 3, 20, 20)}), found), "the same noise"

@@ -1,0 +1,124 @@
+"""What adversarial methods learn: FD-slim before and after some minutes of training on a folder. JSON lines.
+
+    python bench/gan.py dcgan --images faces/ --held-out others/ --minutes 5 [--size 64] [--sheet sheet.png]
+
+FD-slim is the Fréchet distance on features of slim (metrics/fd.py; 0: the same crowd) between what the model makes and
+held-out pictures, which the training never saw. It compares within one run only, for it depends on the size of the
+pictures and on how many there are: every line is of --outputs of them (`pictures`), fewer where there are not so many
+to train on. `untrained` is the method's network as training finds it; `trained` must come out below it. `floor` are the
+pictures trained on: what a model that learnt all of them by heart would get. `diversity` (losses.diversity) shows a
+collapse: that of the held-out pictures is the measure.
+
+Pictures are scaled to --size, and their middle cut out, before all that. The training is st-train's own.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from styletools import losses, methods, modelfile
+from styletools.engine import data, sampling
+from styletools.metrics import _frechet, _look
+
+BIN = Path(__file__).parents[1] / "bin"
+
+
+def prepare(spec: str, folder: Path, size: int) -> Path:
+    """Write the pictures of a folder as squares of `size` pixels; return the folder."""
+    folder.mkdir()
+    for number, path in enumerate(data.Source(spec).paths):
+        with Image.open(path) as image:
+            square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+            square.save(folder / f"{number:06}.png")
+    return folder
+
+
+def load(folder: Path) -> torch.Tensor:
+    """Return the prepared pictures of a folder, (N, 3, H, W) in [0, 1]."""
+    arrays = [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+
+class Judge:
+    """FD-slim to a set of pictures."""
+
+    def __init__(self, targets: torch.Tensor):
+        self._see = _frechet.seeing("slim")
+        self._targets = self._statistics(targets)
+
+    def _statistics(self, images: torch.Tensor):
+        return _frechet.statistics([self._see(_look.Look(image[None])) for image in images])
+
+    def row(self, label: str, images: torch.Tensor, **more) -> dict:
+        """Return a line of figures about pictures, and print it."""
+        found = {
+            "row": label, "fd_slim": round(_frechet.frechet(*self._statistics(images), *self._targets), 4),
+            "diversity": round(float(losses.diversity(images)), 4), "pictures": len(images),
+        }  # fmt: skip
+        print(json.dumps(found | more), flush=True)
+        return found
+
+
+def train(method: str, output: Path, words: list[str]) -> float:
+    """Run st-train; return the seconds it took."""
+    began = time.monotonic()
+    subprocess.run([str(BIN / "st-train"), method, "-o", str(output), *words], check=True, stdout=sys.stderr)
+    return time.monotonic() - began
+
+
+def from_noise(method, count: int) -> torch.Tensor:
+    """Return `count` pictures that a method makes."""
+    method.nets.eval()
+    return torch.stack(list(sampling.generate(method, (sampling.latent(1, i, method.config.z_dim)
+                                                       for i in range(count)), 16)))  # fmt: skip
+
+
+NOISE = [name for name in methods.names() if methods.describe(name).applies_to == "noise"]
+
+
+@click.command()
+@click.argument("method", type=click.Choice(NOISE))
+@click.option("--images", required=True, help="What to train on.")
+@click.option("--held-out", required=True, help="What to compare with.")
+@click.option("--minutes", default=5.0, show_default=True)
+@click.option("--steps", default=1_000_000, help="Stop after so many steps, if that is sooner.")
+@click.option("--size", default=64, show_default=True)
+@click.option("--batch-size", default=16, show_default=True)
+@click.option("--outputs", default=256, show_default=True, help="How many pictures to make.")
+@click.option("-O", "settings", multiple=True, help="An option of the method.")
+@click.option("--train", "more", multiple=True, help="A further word for st-train.")
+@click.option("--sheet", help="Where to write 64 pictures that the trained model makes.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Folder for what st-train writes; else it goes.")
+def main(method, images, held_out, minutes, steps, size, batch_size, outputs, settings, more, sheet, keep):
+    """Train METHOD and print a line for the controls, before, and after."""
+    settings = [f"image_size={size}", *settings]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        known = load(prepare(images, folder / "images", size))
+        judge = Judge(load(prepare(held_out, folder / "held-out", size)))
+        judge.row("floor", known[:outputs])
+        torch.manual_seed(0)  # as st-train does
+        judge.row("untrained", from_noise(methods.create(method, methods.parse_options(method, settings)), outputs))
+        output = (keep or folder) / f"{method}.safetensors"
+        words = ["--images", str(folder / "images"), "--crop-size", str(size), "--batch-size", str(batch_size)]
+        words += ["--time-budget", f"{round(60 * minutes)}s", "--steps", str(steps), "--holdout", "0"]
+        words += [word for setting in settings for word in ("-O", setting)]
+        seconds = train(method, output, [*words, *more])
+        trained = modelfile.load(output)
+        made = from_noise(trained, max(outputs, 64))
+        step = int(modelfile.check(output)["step"])
+        judge.row("trained", made[:outputs], method=method, steps=step, seconds=round(seconds))
+        if sheet:
+            Image.fromarray(sampling.to_image(sampling.sheet(made[:64])).array).save(sheet)
+
+
+if __name__ == "__main__":
+    main()
