@@ -9,13 +9,11 @@ from styletools import errors, methods, modelfile
 TINY = {"width": 6, "blocks": 1, "discriminator_width": 8, "depth": 1, "places": 24, "channels": 16}
 
 
-def squares(count, seed, size=24):
-    """Pictures of one warm square each on a dark ground, at random places."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.tensor([0.2, 0.15, 0.1]).view(1, 3, 1, 1).repeat(count, 1, size, size)
-    for image, (y, x) in zip(images, torch.randint(size - size // 3, (count, 2), generator=generator).tolist()):
-        image[:, y : y + size // 3, x : x + size // 3] = torch.tensor([0.9, 0.5, 0.1]).view(3, 1, 1)
-    return images
+def warm(count, seed, size=16):
+    """Pictures of soft colours, more red than green and more green than blue."""
+    coarse = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    smooth = F.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
+    return smooth * torch.tensor([1.0, 0.6, 0.25]).view(1, 3, 1, 1)
 
 
 def swapped(images):
@@ -29,31 +27,27 @@ def made(**settings):
 
 
 def batch(step, count=4):
-    return {"a": squares(count, 2 * step), "b": swapped(squares(count, 2 * step + 1))}
+    return {"a": warm(count, 2 * step), "b": swapped(warm(count, 2 * step + 1))}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fast", [False, True])
-def test_it_learns_what_no_pair_has_shown(fast):
-    settings = {"nce_weight": 2.0, "identity_weight": 0.0} if fast else {}
-    method = made(lr_g=2e-3, lr_d=2e-3, **settings)
-    optimizers, a = method.optimizers(), squares(8, 10_001)
-    b, first = swapped(a), []
-
-    def off():
-        with torch.no_grad():
-            return float(F.l1_loss(method.apply(a), b))
-
-    before, copied = off(), float(F.l1_loss(a, b))
+def test_it_learns_what_no_pair_has_shown():
+    method = made(lr_g=1e-3, lr_d=1e-3)
+    optimizers, a, nce = method.optimizers(), warm(16, 10_001), []
+    b = swapped(a)
     for step in range(300):
         told = method.train_step(batch(step), optimizers, step)
-        first.append(float(told["nce"].detach()))
-    assert off() < 0.6 * min(before, copied), (before, off(), copied)
-    assert sum(first[-20:]) < sum(first[:20]) and told["diversity"] > 0.01
+        nce.append(float(told["nce"].detach()))
+    with torch.no_grad():
+        found = float(F.l1_loss(method.apply(a), b))
+    copied, one_colour = (float(F.l1_loss(x, b)) for x in (a, b.mean((0, 2, 3), keepdim=True).expand_as(b)))
+    assert found < 0.5 * copied and found < 0.85 * one_colour, (found, copied, one_colour)
+    assert sum(nce[-20:]) < 0.5 * sum(nce[:20])
+    assert told["diversity"] > 0.05 and 0 <= told["accuracy"] <= 1
 
 
 def test_the_right_places_cost_less_than_others():
-    method, a = made(), squares(2, 0) + 0.05 * torch.rand(2, 3, 24, 24)
+    method, a = made(), warm(2, 0)
     with torch.no_grad():
         right, wrong, plain = (
             float(method._nce(output, a)) for output in (a, a.flip(-1), torch.full_like(a, 0.5))
@@ -63,7 +57,7 @@ def test_the_right_places_cost_less_than_others():
 
 def test_no_gradient_goes_into_the_input():
     method = made()
-    output, source = (squares(2, seed).requires_grad_() for seed in (0, 1))
+    output, source = (warm(2, seed).requires_grad_() for seed in (0, 1))
     method._nce(output, source).backward()
     assert output.grad.abs().sum() > 0 and source.grad is None
 
@@ -91,13 +85,13 @@ def test_autocast_loses_no_gradient():
     """It remembers weights as they were first met: those met without gradients would stay without."""
     method = made()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        method._nce(squares(2, 0), squares(2, 1)).backward()
+        method._nce(warm(2, 0), warm(2, 1)).backward()
     assert all(p.grad is not None for p in method.nets["projections"].parameters())
     assert method.nets["generator"].model[4].weight.grad is not None
 
 
 def test_the_model_file_holds_what_applying_and_judging_need(tmp_path):
-    method, images = made(), squares(2, 0)
+    method, images = made(), warm(2, 0)
     modelfile.save(tmp_path / "m.safetensors", "cut", method)
     loaded = modelfile.load(tmp_path / "m.safetensors")
     with torch.no_grad():
