@@ -42,7 +42,7 @@ def main(model, number, output, to_format, seed, sheet, interpolate, points, tru
     described = methods.describe(name)
     if described.applies_to != "noise":
         raise errors.UsageError(f"{name} makes no pictures from noise: it applies to {described.applies_to}")
-    target = Target(output, to_format, default="png", holds="image", quality=quality)
+    target = Target(output, to_format, holds="image", quality=quality)
     target.check()
     if target.kind == "stream" and target.path != "-" and number > 1 and not sheet:
         chosen = target.format_for(target.path, None)
