@@ -1,6 +1,7 @@
 """What adversarial methods learn: FD-slim before and after some minutes of training on a folder. JSON lines.
 
     python bench/gan.py dcgan --images faces/ --held-out others/ --minutes 5 [--size 64] [--sheet sheet.png]
+    python bench/gan.py cyclegan --content photos/ --images paintings/ --held-out others/ --minutes 20
 
 FD-slim is the Fréchet distance on features of slim (metrics/fd.py; 0: the same crowd) between what the model makes and
 held-out pictures, which the training never saw. It compares within one run only, for it depends on the size of the
@@ -8,6 +9,10 @@ pictures and on how many there are: every line is of --outputs of them (`picture
 to train on. `untrained` is the method's network as training finds it; `trained` must come out below it. `floor` are the
 pictures trained on: what a model that learnt all of them by heart would get. `diversity` (losses.diversity) shows a
 collapse: that of the held-out pictures is the measure.
+
+Methods that translate get every 20th picture of --content to translate, and train on the others. `copied` are these
+pictures as they are: what `trained` must come out below, too. `content` is what is gone of them (metrics/content.py,
+on slim: 0 nothing, 1 as much as in one of the held-out pictures): the price of coming nearer to the others.
 
 Pictures are scaled to --size, and their middle cut out, before all that. The training is st-train's own.
 """
@@ -27,14 +32,15 @@ from PIL import Image, ImageOps
 from styletools import losses, methods, modelfile
 from styletools.engine import data, sampling
 from styletools.metrics import _frechet, _look
+from styletools.metrics.content import ContentDistance
 
 BIN = Path(__file__).parents[1] / "bin"
 
 
-def prepare(spec: str, folder: Path, size: int) -> Path:
-    """Write the pictures of a folder as squares of `size` pixels; return the folder."""
+def prepare(paths: list, folder: Path, size: int) -> Path:
+    """Write pictures as squares of `size` pixels; return the folder."""
     folder.mkdir()
-    for number, path in enumerate(data.Source(spec).paths):
+    for number, path in enumerate(paths):
         with Image.open(path) as image:
             square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
             square.save(folder / f"{number:06}.png")
@@ -53,16 +59,25 @@ class Judge:
     def __init__(self, targets: torch.Tensor):
         self._see = _frechet.seeing("slim")
         self._targets = self._statistics(targets)
+        self._content, self._others = ContentDistance(), targets
 
     def _statistics(self, images: torch.Tensor):
         return _frechet.statistics([self._see(_look.Look(image[None])) for image in images])
 
-    def row(self, label: str, images: torch.Tensor, **more) -> dict:
-        """Return a line of figures about pictures, and print it."""
+    def lost(self, images: torch.Tensor, inputs: torch.Tensor) -> float:
+        """Return how much of the inputs is gone from the pictures made of them, on average."""
+        trios = zip(images, inputs, self._others.repeat(-(-len(images) // len(self._others)), 1, 1, 1))
+        found = [self._content.pair(*(_look.Look(image[None]) for image in trio))[""] for trio in trios]
+        return round(sum(found) / len(found), 4)
+
+    def row(self, label: str, images: torch.Tensor, inputs: torch.Tensor | None = None, **more) -> dict:
+        """Return a line of figures about pictures, with `inputs` those that they were made of, and print it."""
         found = {
             "row": label, "fd_slim": round(_frechet.frechet(*self._statistics(images), *self._targets), 4),
             "diversity": round(float(losses.diversity(images)), 4), "pictures": len(images),
         }  # fmt: skip
+        if inputs is not None:
+            found["content"] = self.lost(images, inputs)
         print(json.dumps(found | more), flush=True)
         return found
 
@@ -81,11 +96,20 @@ def from_noise(method, count: int) -> torch.Tensor:
                                                        for i in range(count)), 16)))  # fmt: skip
 
 
+@torch.no_grad()
+def translated(method, inputs: torch.Tensor) -> torch.Tensor:
+    """Return what a method makes of pictures."""
+    method.nets.eval()
+    return torch.cat([method.apply(image[None]).clamp(0, 1) for image in inputs])
+
+
 NOISE = [name for name in methods.names() if methods.describe(name).applies_to == "noise"]
+UNPAIRED = [name for name in methods.names() if methods.describe(name).trains_on == "unpaired"]
 
 
 @click.command()
-@click.argument("method", type=click.Choice(NOISE))
+@click.argument("method", type=click.Choice([*NOISE, *UNPAIRED]))
+@click.option("--content", help="What is to be translated into --images, by methods that do.")
 @click.option("--images", required=True, help="What to train on.")
 @click.option("--held-out", required=True, help="What to compare with.")
 @click.option("--minutes", default=5.0, show_default=True)
@@ -95,28 +119,43 @@ NOISE = [name for name in methods.names() if methods.describe(name).applies_to =
 @click.option("--outputs", default=256, show_default=True, help="How many pictures to make.")
 @click.option("-O", "settings", multiple=True, help="An option of the method.")
 @click.option("--train", "more", multiple=True, help="A further word for st-train.")
-@click.option("--sheet", help="Where to write 64 pictures that the trained model makes.")
+@click.option("--sheet", help="Where to write pictures that the trained model makes.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for what st-train writes; else it goes.")
-def main(method, images, held_out, minutes, steps, size, batch_size, outputs, settings, more, sheet, keep):
+def main(method, content, images, held_out, minutes, steps, size, batch_size, outputs, settings, more, sheet, keep):
     """Train METHOD and print a line for the controls, before, and after."""
-    settings = [f"image_size={size}", *settings]
+    if (method in UNPAIRED) != bool(content):
+        raise click.UsageError("--content is for the methods that translate, which need it")
+    settings = list(settings) if content else [f"image_size={size}", *settings]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        known = load(prepare(images, folder / "images", size))
-        judge = Judge(load(prepare(held_out, folder / "held-out", size)))
+        known = load(prepare(data.Source(images).paths, folder / "images", size))
+        judge = Judge(load(prepare(data.Source(held_out).paths, folder / "held-out", size)))
         judge.row("floor", known[:outputs])
+        words, inputs = ["--images", str(folder / "images")], None
+        if content:
+            source = data.Source(content, 20)
+            inputs = load(prepare(source.held_out, folder / "inputs", size))[:outputs]
+            words = ["--a", str(prepare(source.paths, folder / "content", size)), "--b", str(folder / "images")]
+            judge.row("copied", inputs, inputs)
+
+        def made_by(model, count: int) -> torch.Tensor:
+            return translated(model, inputs) if content else from_noise(model, count)
+
         torch.manual_seed(0)  # as st-train does
-        judge.row("untrained", from_noise(methods.create(method, methods.parse_options(method, settings)), outputs))
+        untrained = made_by(methods.create(method, methods.parse_options(method, settings)), outputs)
+        judge.row("untrained", untrained, inputs)
         output = (keep or folder) / f"{method}.safetensors"
-        words = ["--images", str(folder / "images"), "--crop-size", str(size), "--batch-size", str(batch_size)]
+        words += ["--crop-size", str(size), "--batch-size", str(batch_size)]
         words += ["--time-budget", f"{round(60 * minutes)}s", "--steps", str(steps), "--holdout", "0"]
         words += [word for setting in settings for word in ("-O", setting)]
         seconds = train(method, output, [*words, *more])
         trained = modelfile.load(output)
-        made = from_noise(trained, max(outputs, 64))
+        made = made_by(trained, max(outputs, 64))
         step = int(modelfile.check(output)["step"])
-        judge.row("trained", made[:outputs], method=method, steps=step, seconds=round(seconds))
+        judge.row("trained", made[:outputs], inputs, method=method, steps=step, seconds=round(seconds))
         if sheet:
+            if content:  # each beside what it was made of
+                made = torch.stack([inputs, made], 1).flatten(0, 1)
             Image.fromarray(sampling.to_image(sampling.sheet(made[:64])).array).save(sheet)
 
 
