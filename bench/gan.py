@@ -8,7 +8,7 @@ held-out pictures, which the training never saw. It compares within one run only
 pictures and on how many there are: every line is of --outputs of them (`pictures`), fewer where there are not so many
 to train on. `untrained` is the method's network as training finds it; `trained` must come out below it. `floor` are the
 pictures trained on: what a model that learnt all of them by heart would get. `diversity` (losses.diversity) shows a
-collapse: that of the held-out pictures is the measure.
+collapse: that of `floor` is the measure.
 
 Methods that translate get every 20th picture of --content to translate, and train on the others. `copied` are these
 pictures as they are: what `trained` must come out below, too. `content` is what is gone of them (metrics/content.py,

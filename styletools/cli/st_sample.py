@@ -25,7 +25,7 @@ from styletools.cli._loop import Source, Target
               help="With --interpolate: how many random pictures the way leads through.")  # fmt: skip
 @click.option("--truncation", metavar="T", type=click.FloatRange(0, min_open=True),
               help="Leave out noise beyond T and -T (try 0.5 to 2): less varied, more typical pictures.")  # fmt: skip
-@click.option("--batch", metavar="N", type=_options.Count(), default=16, show_default=True,
+@click.option("--batch", metavar="N", type=click.IntRange(1, 1024), default=16, show_default=True,
               help="Pictures made at once.")  # fmt: skip
 @click.option("--quality", metavar="N", type=click.IntRange(1, 100), help="Quality of JPEG and WebP (95).")
 @_options.device
