@@ -135,6 +135,18 @@ def test_the_direction_is_part_of_what_makes_a_result(call, model, picture, fold
     assert later != when and (first != second).any()
 
 
+def test_its_discriminator_judges(call, model, picture, folder):
+    words = ["--output", picture("a.png", 40, 30), "--metrics", f"adversarial:{model}"]
+    status, out, err = call("st-eval", *words)
+    assert (status, err) == (0, "")
+    loaded = modelfile.load(model)
+    image = torch.from_numpy(pixels("a.png") / 255).float().permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = float(loaded.nets["judge_b"](image).mean())
+    (found,) = json.loads(out.splitlines()[0])["scores"].values()
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
 def test_wrong_directions(call, model, live_model, picture, folder):
     photo = picture("a.png")
     for words, message in [
