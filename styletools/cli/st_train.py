@@ -153,7 +153,7 @@ def main(
     if fixed and not resume and not any(word.startswith("styles=") for word in settings):
         config["styles"] = ",".join(whole)
     for name in ("a", "b"):
-        if sum(len(source.paths) for source in sources.get(name, ())) == 1:
+        if sum(len({*source.paths, *source.held_out}) for source in sources.get(name, ())) == 1:
             log.warning(f"--{name}: a single picture: little but its colours can be learnt from it")
     crops = {name: pictures.Crops(sources[name], seed, ROLES[name]) for name in specs if name not in fixed}
     batches = pictures.Batches(crops, batch_size, sizes, rank=own.rank, world=own.world)
