@@ -272,7 +272,8 @@ class Losses:
 class Balance:
     """Watches an adversarial training for the two ways in which it goes wrong: no contest any more, or no variety.
 
-    It goes by `accuracy` (of the discriminator) and `diversity` (of what was made), where a method tells them.
+    It goes by `accuracy` (of the discriminator) and `diversity` (of what was made), where a method tells them. A critic
+    may always be right and teach all the same: its methods say `critic_accuracy`.
     """
 
     ENTRIES = 10  # of the journal, for which something must be stuck before it is told

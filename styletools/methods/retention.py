@@ -187,7 +187,8 @@ class Retention(Method):
                 painted = self._features(made)[0]
             total = total + self._lost(photographs, retainer(painted))
         self.update(optimizers["retainer"], total)
-        named["accuracy"] = losses.accuracy(real, fake, config.adversarial)
+        key = "critic_accuracy" if config.adversarial == "wgan" else "accuracy"
+        named[key] = losses.accuracy(real, fake, config.adversarial)
         named["diversity"] = losses.diversity(made)
         return named
 

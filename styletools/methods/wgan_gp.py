@@ -71,7 +71,7 @@ class WganGp(Method):
         self.update(optimizers["discriminator"], loss)
         told = {
             "loss": loss, "discriminator": distance, "penalty": penalty,
-            "accuracy": losses.accuracy(real, fake, "wgan"), "diversity": losses.diversity(made),
+            "critic_accuracy": losses.accuracy(real, fake, "wgan"), "diversity": losses.diversity(made),
         }  # fmt: skip
         if turn:
             told["generator"] = losses.generator_loss(critic(augment.augment(made, policy)), "wgan")
@@ -84,7 +84,7 @@ class WganGp(Method):
         images = batch["images"]
         made = self.generate(dcgan.noise(images, self.config.z_dim))
         real, fake = (self.nets["discriminator"](x) for x in (images, made))
-        found = {"accuracy": losses.accuracy(real, fake, "wgan"), "diversity": losses.diversity(made)}
+        found = {"critic_accuracy": losses.accuracy(real, fake, "wgan"), "diversity": losses.diversity(made)}
         return {"loss": dcgan.energy_distance(images, made)} | found if len(images) > 1 else found
 
     def generate(self, z, label=None):
