@@ -6,6 +6,7 @@ baseline; `min()` and `max()` take the least and the greatest of all pairs. Stan
 """
 
 import ast
+import math
 import operator
 import re
 from collections.abc import Callable
@@ -47,9 +48,12 @@ class Condition:
                 raise errors.DataError(f"--fail-if {self.text!r}: {name} has no value")
             values.append(value)
         try:
-            return self._test(_value(self._left, values), _value(self._right, values))
-        except ZeroDivisionError as error:
-            raise errors.DataError(f"--fail-if {self.text!r}: division by zero") from error
+            left, right = _value(self._left, values), _value(self._right, values)
+        except (ZeroDivisionError, OverflowError) as error:
+            raise errors.DataError(f"--fail-if {self.text!r}: {error}") from error
+        if not (math.isfinite(left) and math.isfinite(right)):
+            raise errors.DataError(f"--fail-if {self.text!r}: compares what is no number")
+        return self._test(left, right)
 
 
 def parse(text: str) -> Condition:
@@ -78,6 +82,8 @@ def parse(text: str) -> Condition:
             sides[-1] += f" {word}"
     if not test:
         raise _wrong(text, "a comparison expected, as in lpips>0.6")
+    if not scores:
+        raise _wrong(text, "it speaks of no score")
     try:
         left, right = (ast.parse(side.strip(), mode="eval").body for side in sides)
     except (SyntaxError, MemoryError, RecursionError) as error:
@@ -89,7 +95,8 @@ def parse(text: str) -> Condition:
 
 
 def _wrong(text: str, what: str) -> errors.UsageError:
-    return errors.UsageError(f"--fail-if {text!r}: {what}")
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    return errors.UsageError(f"--fail-if {shown!r}: {what}")
 
 
 def _value(node: ast.expr, scores: list[float]) -> float:

@@ -54,7 +54,7 @@ def pictures(path: str) -> dict[str, str]:
 
 def _natural(name: str) -> list:
     """Return a key to sort names by in which frame-10 comes after frame-9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
 def from_table(path: str, roots: dict[str, str], wanted: Iterable[str] = ("output",)) -> list[Pair]:
@@ -65,7 +65,7 @@ def from_table(path: str, roots: dict[str, str], wanted: Iterable[str] = ("outpu
     files that are not there.
     """
     try:
-        with open(path, encoding="utf-8", newline="") as lines:
+        with open(path, encoding="utf-8-sig", newline="") as lines:
             rows = [row for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
     except OSError as error:
         raise errors.from_os_error(error, path) from error

@@ -6,6 +6,7 @@ A *set* is one row of a table: what was measured, or a control.
 
 import contextlib
 import json
+import math
 import sys
 
 from styletools import errors, files, log, metrics
@@ -56,9 +57,10 @@ class Scores:
             self._write("| " + " | ".join(heads) + " |")
             self._write("|---" + "|---:" * (len(heads) - 1) + "|")
             for line in lines:
-                self._write("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
+                self._write("| " + " | ".join(log.printable(cell).replace("|", "\\|") for cell in line) + " |")
             return
         widths = [max(map(len, column)) for column in zip(heads, *lines)]
+        lines = [[log.printable(cell) for cell in line] for line in lines]
         for number, line in enumerate([heads, *lines]):
             if number and number == pairs + 1 and pairs:
                 self._write("")
@@ -91,11 +93,12 @@ def sets_of(summaries: list[dict]) -> list[dict]:
     sets, controls = [], {}
     for summary in summaries:
         costs = {cost: summary[cost] for cost in COSTS if cost in summary}
-        told = {key: summary[key] for key in ("name", "pairs", "scores", "std")}
+        told = {key: summary.get(key, {}) for key in ("name", "pairs", "scores", "std")}
         sets.append(told | {"control": False} | costs)
-        for name, scores in summary["controls"].items():
-            controls.setdefault(name, {"name": name, "control": True, "pairs": summary["pairs"], "scores": scores,
-                                        "std": {}})  # fmt: skip
+        for name, scores in summary.get("controls", {}).items():
+            pairs = summary.get("control_pairs", {}).get(name, summary["pairs"])
+            told = {"name": name, "control": True, "pairs": pairs, "scores": scores, "std": {}}
+            controls.setdefault(name, told)
     return [*sets, *controls.values()]
 
 
@@ -108,15 +111,35 @@ def told(specs: list[metrics.Spec]) -> dict[str, dict]:
     }
 
 
+def _is_summary(found) -> bool:
+    """Tell whether something read from JSON is a summary as we write it, its numbers all finite."""
+
+    def is_number(value) -> bool:
+        return value is None or type(value) in (int, float) and math.isfinite(value)
+
+    def is_scores(value) -> bool:
+        return isinstance(value, dict) and all(map(is_number, value.values()))
+
+    controls, told, counts = (found.get(key, {}) for key in ("controls", "metrics", "control_pairs"))
+    return (
+        isinstance(found["name"], str) and isinstance(found["pairs"], int)
+        and is_scores(found["scores"]) and is_scores(found.get("std", {})) and is_scores(counts)
+        and isinstance(controls, dict) and all(map(is_scores, controls.values()))
+        and isinstance(told, dict) and all(
+            isinstance(each, dict) and each.get("better") in ARROWS and isinstance(each.get("network"), str)
+            for each in told.values())
+        and all(is_number(found.get(cost)) for cost in COSTS)
+    )  # fmt: skip
+
+
 def read_summaries(path: str) -> list[dict]:
     """Return the summaries in an earlier result, of which there is at least one. Raises DataError for other files."""
     try:
         with open(path, encoding="utf-8") as lines:
             found = [entry["summary"] for line in lines if line.strip() and "summary" in (entry := json.loads(line))]
         for summary in found:
-            for key in ("scores", "metrics", "controls", "std"):
-                dict(summary[key])
-            str(summary["name"]), int(summary["pairs"])
+            if not _is_summary(summary):
+                raise ValueError("not what st-eval writes")
     except OSError as error:
         raise errors.from_os_error(error, path) from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:

@@ -20,6 +20,7 @@ from styletools.engine import video
 
 # Those of them that are measured for which all is given. None needs a download.
 DEFAULT = ("style", "content", "cfsd", "ssim", "color")
+FRECHET = ("fd", "fid")  # compare with a statistics file, too
 
 _write = click.option("-o", "--write", metavar="FILE", default="-", type=_options.PATH,
                       help="Where the result goes (default: standard output).")  # fmt: skip
@@ -94,21 +95,30 @@ def _evaluate(
     reference, save_statistics, conditions, baseline, page, note, write, to, from_format, device, max_pixels, fail_fast,
 ):  # fmt: skip
     gates = [_gate.parse(text) for text in conditions]
-    before = _scores.read_summaries(baseline)[-1] if baseline else None
+    before = _read_baseline(baseline) if baseline else None
     given, pairs = _plan(output, content, style, table, pair_by, template, partial)
-    specs = _specs(words, backbone, given)
+    if pairs is None and (limit or partial or pair_by != "name"):
+        raise errors.UsageError("frames are compared one after another: --limit, --partial and --pair-by are for files")
+    specs = _specs(words, backbone, given, FRECHET if reference or save_statistics else ())
     _check_gates(gates, specs, before)
-    compared = [spec.key for spec in specs if spec.name in ("fd", "fid")]
-    if flow and square:
-        raise errors.UsageError("--flow does not go with --square: motion is told for whole frames")
+    compared = [spec.key for spec in specs if spec.name in FRECHET]
+    of_frames = [spec.name for spec in specs if metrics.describe(spec.name).scope == "sequence"]
+    if flow and (square or not of_frames):
+        raise errors.UsageError("--flow goes with warp, and not with --square: motion is told for whole frames")
+    if limit and of_frames:
+        raise errors.UsageError(f"--limit does not go with {of_frames[0]}: frames that are drawn are no neighbours")
     if (reference or save_statistics) and len(compared) != 1:
         raise errors.UsageError("--reference and --save-statistics go with one of the metrics fd and fid")
     for path in filter(None, (reference, flow)):
         if not os.path.exists(path):
             raise errors.MissingInput(f"{path}: no such file")
-    scores = _check_result(write, to, page, save_statistics)
     if pairs and limit:
         pairs = _drawn(pairs, limit, seed)
+    named = [path for pair in pairs for path in dataclasses.astuple(pair)] if pairs else [output, content, style]
+    scores = _check_result([write, page, save_statistics], [*named, table, baseline, reference, flow], to)
+    provenance = _provenance(specs, size, square)
+    if before:
+        _check_same(before, provenance | ({"pairs": len(pairs)} if pairs else {}), "the baseline")
 
     from styletools.engine import device as devices
     from styletools.engine import evaluate
@@ -117,15 +127,15 @@ def _evaluate(
     looks = evaluate.Looks(size=size, square=square, device=chosen, limits=streams.Limits(max_pixels=max_pixels))
     evaluation = evaluate.Evaluation(specs, device=chosen)
     if reference:
-        evaluation.measured[compared[0]].use_reference(reference)
+        evaluation.use_reference(compared[0], reference)
     if pairs is None:
         shown = evaluate.frames(looks, output, *_named(content, style), flow=flow, format=from_format)
     else:
         shown = evaluate.pairs(looks, pairs, flow=flow)
     with scores:
-        rows, faults = _score(evaluation, shown, scores, len(pairs) if pairs is not None else None, fail_fast)
+        rows, faults = _score(evaluation, shown, scores, pairs and len(pairs), fail_fast=fail_fast)
         summary = {"name": "measured"} | evaluation.summary() | {"failed": len(faults)}
-        summary |= _provenance(specs, size, square)
+        summary |= provenance
         if rows:
             scores.line({"summary": summary})
             scores.table([summary], rows)
@@ -134,8 +144,8 @@ def _evaluate(
     if page and rows:
         shown = [row | {"set": "measured"} for row in rows]
         _write_page(page, "Restyled pictures, scored", note, specs, [summary], shown, looks)
-    if before:
-        _check_baseline(before, summary)
+    elif page:
+        log.warning(f"{page} is not written: nothing was scored")
     failed = [complaint for gate in gates if (complaint := _failure(gate, summary, before))]
     for complaint in failed:
         log.error(complaint, status=1)
@@ -173,8 +183,11 @@ def _plan(output, content, style, table, pair_by, template, partial):
     return {role for role in ("content", "style") if all(getattr(pair, role) for pair in pairs)}, pairs
 
 
-def _specs(words, backbone, given) -> list[metrics.Spec]:
-    """Return the metrics that are asked for, or those of DEFAULT that can be had. Raises UsageError for the others."""
+def _specs(words, backbone, given, without_style=()) -> list[metrics.Spec]:
+    """Return the metrics that are asked for, or those of DEFAULT that can be had. Raises UsageError for the others.
+
+    given: the roles that every pair has. Metrics of `without_style` do without one.
+    """
     if not words:
         words = ",".join(name for name in DEFAULT if set(metrics.describe(name).needs) <= given)
         if not words:
@@ -182,8 +195,8 @@ def _specs(words, backbone, given) -> list[metrics.Spec]:
     specs = metrics.parse(words, backbone)
     for spec in specs:
         for role in metrics.describe(spec.name).needs:
-            if role not in given:
-                raise errors.UsageError(f"{spec.name} compares with the {role}: --{role} is needed")
+            if role not in given and not (role == "style" and spec.name in without_style):
+                raise errors.UsageError(f"{spec.name} compares with the {role}: --{role} is needed, for every output")
     return specs
 
 
@@ -203,18 +216,30 @@ def _check_gates(gates, specs, before) -> None:
             elif not any(bare == spec.key or bare.startswith(f"{spec.key}.") for spec in specs):
                 known = ", ".join(spec.key for spec in specs)
                 raise errors.UsageError(f"--fail-if {gate.text!r}: {bare} is not measured, but {known}")
+            by_pair = {spec.key for spec in specs if metrics.describe(spec.name).scope != "set"}
+            if "(" in name and not any(name[4:-1] == key or name[4:].startswith(f"{key}.") for key in by_pair):
+                raise errors.UsageError(f"--fail-if {gate.text!r}: min and max are of the pairs measured")
 
 
-def _check_result(write, to, *others) -> _scores.Scores:
-    """Return what writes the scores. Raises where they, or one of the other files, cannot be made."""
-    for path in (write, *others):
+def _check_result(results, inputs, to="jsonl") -> _scores.Scores:
+    """Return what writes the scores, to the first of `results`. Raises where one of these cannot be made.
+
+    UsageError where two go to one file, or one to a file that is read.
+    """
+    taken = {os.path.realpath(path) for path in inputs if path and path != "-"}
+    for number, path in enumerate(results):
+        if path == "-" and number:
+            raise errors.UsageError("a page and statistics need a file: standard output is for scores")
         if path and path != "-":
+            if os.path.realpath(path) in taken:
+                raise errors.UsageError(f"{path}: would be overwritten, and is read or written already; choose another")
+            taken.add(os.path.realpath(path))
             folder = os.path.dirname(os.path.abspath(path))
             if os.path.isdir(path):
                 raise errors.CannotCreate(f"{path}: is a directory")
             if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
                 raise errors.NotPermitted(f"{path}: permission denied")
-    return _scores.Scores(write, to)
+    return _scores.Scores(results[0], to)
 
 
 def _drawn(pairs: list, limit: int, seed: int) -> list:
@@ -226,8 +251,11 @@ def _drawn(pairs: list, limit: int, seed: int) -> list:
 # ---- the work --------------------------------------------------------------------------------------------
 
 
-def _score(evaluation, shown, scores, total, fail_fast=False, **fields):
-    """Score what is shown; return the rows, and the exit statuses of those that failed."""
+def _score(evaluation, shown, scores, total, *, fail_fast=False, passing=False, **fields):
+    """Score what is shown; return the rows, and the exit statuses of those that failed.
+
+    passing: the outputs do not outlive the command, and what is written tells their names only.
+    """
     rows, faults = [], []
     progress = log.Progress(total, "pair")
     try:
@@ -239,11 +267,12 @@ def _score(evaluation, shown, scores, total, fail_fast=False, **fields):
                 if not isinstance(fault, errors.DataError | errors.MissingInput | errors.NotPermitted):
                     raise
                 faults.append(report(fault, names["output"]))
+                evaluation.restart()
                 if fail_fast:
                     break
                 continue
             rows.append(row)
-            scores.line(row)
+            scores.line(row | {"output": os.path.basename(row["output"])} if passing else row)
             progress.update()
     finally:
         progress.close()
@@ -267,14 +296,22 @@ def _provenance(specs, size, square) -> dict:
     }  # fmt: skip
 
 
-def _check_baseline(before, summary) -> None:
-    """Raise DoesNotFit for a baseline that was measured otherwise."""
-    same = [(before, summary, "size"), (before, summary, "square")]
-    for key in before["metrics"].keys() & summary["metrics"].keys():
-        same += [(before["metrics"][key], summary["metrics"][key], name) for name in ("network", "weights")]
-    for old, new, name in same:
-        if old.get(name, new.get(name)) != new.get(name):
-            raise errors.DoesNotFit(f"the baseline was measured with another {name}: {old[name]}, not {new.get(name)}")
+def _read_baseline(path) -> dict:
+    """Return the summary of an earlier result. Raises DataError for one of several sets: which would be meant?"""
+    summary, *more = _scores.read_summaries(path)
+    if more:
+        raise errors.DataError(f"{path}: holds {len(more) + 1} summaries, of several models: a baseline has one")
+    return summary
+
+
+def _check_same(one, other, what) -> None:
+    """Raise DoesNotFit where two summaries (or what is known of them) were not measured alike. what: the first one."""
+    alike = [(one, other, name) for name in ("pairs", "size", "square")]
+    for key in one["metrics"].keys() & other["metrics"].keys():
+        alike += [(one["metrics"][key], other["metrics"][key], name) for name in ("network", "weights")]
+    for old, new, name in alike:
+        if name in old and name in new and old[name] != new[name]:
+            raise errors.DoesNotFit(f"{what} was measured with other {name}: {old[name]}, not {new[name]}")
 
 
 def _failure(gate, summary, before) -> str:
@@ -305,7 +342,7 @@ def _write_page(path, title, note, specs, summaries, rows, looks) -> None:
         "created": summaries[-1]["time"], "sets": _scores.sets_of(summaries), "pairs": rows,
         "metrics": [{"key": k, "title": d.title, "scope": d.scope} | told[k] for k, d in described.items()],
     }  # fmt: skip
-    report.write(path, data, lambda pair, role: evaluate.picture_of(pair, role, looks))
+    report.write(path, data, evaluate.Pictures(looks))
 
 
 # ---- the other commands ----------------------------------------------------------------------------------
@@ -353,9 +390,12 @@ def compare(models, table, content, style, limit, seed, words, backbone, size, s
     summaries = [summary for path in earlier for summary in _scores.read_summaries(path)]
     if not found and not summaries:
         raise errors.UsageError("-m is needed: what is to be compared? (or --with)")
-    scores = _check_result(write, to, page)
+    for summary in summaries[1:]:
+        _check_same(summaries[0], {**summary, "pairs": summaries[0]["pairs"]}, f"{summaries[0]['name']}")
     if not found:
-        with scores:
+        with _check_result([write, page], earlier, to) as scores:
+            for summary in summaries:
+                scores.line({"summary": summary})
             scores.table(summaries)
         return 0
     if table:
@@ -367,6 +407,13 @@ def compare(models, table, content, style, limit, seed, words, backbone, size, s
         raise errors.UsageError("--pairs is needed, or --content and --style: what is to be restyled?")
     pairs = _drawn(pairs, limit, seed) if limit else pairs
     specs = _specs(words, backbone, {"content", "style"})
+    named = [path for pair in pairs for path in dataclasses.astuple(pair)]
+    scores = _check_result([write, page], [*named, *earlier, table], to)
+    if keep and os.path.exists(keep) and not os.path.isdir(keep):
+        raise errors.CannotCreate(f"{keep}: is not a directory")
+    provenance = _provenance(specs, size, square)
+    for summary in summaries:
+        _check_same(summary, provenance, summary["name"])
 
     from styletools.engine import device as devices
     from styletools.engine import evaluate
@@ -380,14 +427,18 @@ def compare(models, table, content, style, limit, seed, words, backbone, size, s
         for name, (method, path, config) in found.items():
             job = {"method": method, "model": path and os.path.abspath(path), "config": config, "device": str(chosen),
                    "size": size, "square": square}  # fmt: skip
-            made, costs, failed = _restyle(job, name, pairs, os.path.join(folder, name))
+            try:
+                made, costs, failed = _restyle(job, name, pairs, os.path.join(folder, name))
+            except errors.StyletoolsError as error:
+                faults.append(report(error, name))  # the other models are none the worse for it
+                continue
             evaluation = evaluate.Evaluation(specs, device=chosen, controls=not rows)
-            own, more = _score(evaluation, evaluate.pairs(looks, made), scores, len(made), model=name)
+            own, more = _score(evaluation, evaluate.pairs(looks, made), scores, len(made), passing=not keep, model=name)
             rows, faults = rows + own, faults + failed + more
             if not own:
                 continue
             summary = {"name": name} | evaluation.summary() | costs | {"failed": len(failed) + len(more)}
-            summaries.append(summary | _provenance(specs, size, square))
+            summaries.append(summary | provenance)
             scores.line({"summary": summaries[-1]})
         scores.table(summaries)
         if page and rows:
@@ -403,11 +454,13 @@ def _models_to_compare(models) -> dict[str, tuple]:
         name, equals, model = text.partition("=")
         if not equals or os.path.exists(text):
             name, model = os.path.splitext(os.path.basename(text.rstrip(os.sep)))[0], text
-        if name in found or not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
+        if name in found or not re.fullmatch(r"[\w.+ -]+", name) or name in (".", ".."):
             raise errors.UsageError(f"-m {text}: give each model a name of its own, NAME=MODEL")
         method, path, config = found[name] = _models.resolve(model)
         if methods.describe(method).applies_to not in ("image", "image+style"):
             raise errors.UsageError(f"-m {text}: {method} does not restyle pictures")
+        if methods.describe(method).applies_to == "image":
+            log.warning(f"{name} has its styles built in: of the paintings, only the names are known to it")
     return found
 
 
@@ -471,7 +524,7 @@ def study(more, folders, content, style, trials, question, seed, write):
         raise errors.UsageError("--methods needs two folders or more: what is to be compared?")
     keys = next(iter(found.values()))
     shown = [_for_all(path, keys) if path else None for path in (content, style)]
-    _check_result(write, "", write)
+    _check_result([write], [path for files_of in (*found.values(), *filter(None, shown)) for path in files_of.values()])
     if write == "-" and files.is_terminal(sys.stdout):
         raise errors.UsageError("standard output is a terminal: name a file with -o")
 
@@ -498,7 +551,7 @@ def study_score(results, write, to, seed):
 
     st-eval study-score results*.json
     """
-    scores = _check_result(write, to)
+    scores = _check_result([write], results, to)
     from styletools.engine import study as studies
 
     told = studies.score(studies.read_results(results), seed=seed)

@@ -83,6 +83,8 @@ def _restyled(job: dict) -> Iterator[dict]:
         modelfile.load(Path(job["model"]), device=device) if job["model"]
         else methods.create(job["method"], job["config"]).to(device)
     )  # fmt: skip
+    # A bank of styles paints in the one that is called as the painting.
+    several = "," in getattr(method.config, "styles", "")
     takes_style = methods.describe(job["method"]).applies_to == "image+style"
     looks = evaluate.Looks(size=job["size"], square=job["square"], device=device)
 
@@ -102,7 +104,7 @@ def _restyled(job: dict) -> Iterator[dict]:
     for number, (content, style, output) in enumerate(job["pairs"]):
         try:
             image = looks.read(content, keep=True).image
-            record = encoded(style) if takes_style else None
+            record = encoded(style) if takes_style else method.own_style(Path(style).stem) if several else None
             began = clock()
             result = restyler.restyle(image, record)
             seconds = clock() - began

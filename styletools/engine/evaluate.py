@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from styletools import errors, files, metrics, streams
+from styletools import errors, files, log, metrics, streams
 from styletools.engine import infer, video
 from styletools.metrics._look import Look, resize_flow
 from styletools.nn import flow as optical
@@ -33,16 +33,29 @@ class Evaluation:
     def __init__(self, specs: Sequence[metrics.Spec], *, device="cpu", controls: bool = True):
         """Load all that judges. Raises Unavailable where weights or packages are missing."""
         self.specs = list(specs)
-        self._needs = [metrics.describe(spec.name).needs for spec in specs]
+        self._told = [metrics.describe(spec.name) for spec in specs]
         rows = [MEASURED, *CONTROLS] if controls else [MEASURED]
         self._rows = {row: [metrics.create(spec, device=device) for spec in specs] for row in rows}
         self._scores: dict[str, dict[str, list[float]]] = {row: {} for row in rows}
         self._seen = dict.fromkeys(rows, 0)
         self._shown: list[Look] = []
 
+    def use_reference(self, key: str, path: str) -> None:
+        """Have a metric of sets compare with a statistics file, in all rows. Raises DoesNotFit for one of another."""
+        for judges in self._rows.values():
+            for spec, metric in zip(self.specs, judges):
+                if spec.key == key:
+                    metric.use_reference(path)
+
+    def restart(self) -> None:
+        """Forget the pair before, after one that failed: the next is not its neighbour."""
+        for judges in self._rows.values():
+            for metric in judges:
+                metric.restart()
+
     @property
     def measured(self) -> dict[str, metrics.Metric]:
-        """The metrics that see the outputs, by key: what sets compare with may be exchanged in them."""
+        """The metrics that see the outputs, by key."""
         return {spec.key: metric for spec, metric in zip(self.specs, self._rows[MEASURED])}
 
     def add(self, output: Look, content: Look | None = None, style: Look | None = None) -> dict[str, float | None]:
@@ -57,15 +70,14 @@ class Evaluation:
                 look.forget()
         self._shown = [look for look in (output, content, style) if look is not None]
         replaced = {IDENTITY: content, TARGET: style and style.fitted(output.image.shape[-2:])}
-        found: dict[str, dict[str, float]] = {}
-        for row, judges in self._rows.items():
-            shown = output if row == MEASURED else replaced[row]
-            if shown is None:
-                continue
-            found[row] = {}
-            for spec, needs, metric in zip(self.specs, self._needs, judges):
-                given = (content if "content" in needs else None, style if "style" in needs else None)
-                found[row] |= {_key(spec, part): value for part, value in metric.pair(shown, *given).items()}
+        shown = {MEASURED: output} | replaced
+        found: dict[str, dict[str, float]] = {row: {} for row in self._rows if shown[row] is not None}
+        for of_sets in (False, True):  # these take notes, which a pair that fails must not leave
+            for row, scores in found.items():
+                for spec, told, metric in zip(self.specs, self._told, self._rows[row]):
+                    if (told.scope == "set") == of_sets:
+                        given = (content if "content" in told.needs else None, style if "style" in told.needs else None)
+                        scores |= {_key(spec, part): value for part, value in metric.pair(shown[row], *given).items()}
         for row, scores in found.items():
             self._seen[row] += 1
             for key, value in scores.items():
@@ -73,10 +85,10 @@ class Evaluation:
         return {key: finite(value) for key, value in found[MEASURED].items()}
 
     def summary(self) -> dict:
-        """Return {"pairs", "scores", "std", "min", "max", "controls": {row: scores}}, to be asked for once.
+        """Return {"pairs", "scores", "std", "min", "max", "controls", "control_pairs"}, to be asked for once.
 
-        Scores of pairs are means over those for which they are defined, as are std (n - 1), min and max. None stands
-        for what is not defined.
+        Scores of pairs are means over those for which they are defined, as are std (n - 1), min and max. controls are
+        {row: scores}. None stands for what is not defined.
         """
         defined = {
             row: {key: [v for v in values if not math.isnan(v)] for key, values in scores.items()}
@@ -94,6 +106,7 @@ class Evaluation:
             "min": {key: finite(min(values)) for key, values in spread.items()},
             "max": {key: finite(max(values)) for key, values in spread.items()},
             "controls": {row: scores for row, scores in rows.items() if self._seen[row]},
+            "control_pairs": {row: self._seen[row] for row in rows if self._seen[row]},
         }
 
 
@@ -122,11 +135,14 @@ class Looks:
         self._kept: OrderedDict[str, Look] = OrderedDict()
 
     def read(self, path: str, *, keep: bool = False) -> Look:
-        """Return the picture in a file. `keep`: it will be asked for again. Raises as `streams.open_image`."""
+        """Return the picture in a file. `keep`: it will be asked for again.
+
+        Raises as `streams.open_image`, and DataError for a file of several, of which one only would be judged.
+        """
         if path in self._kept:
             self._kept.move_to_end(path)
             return self._kept[path]
-        look = self.of(streams.open_image(path, self.limits), path)
+        look = self.of(_only_picture(path, self.limits), path)
         if keep:
             self._kept[path] = look
             if len(self._kept) > self.keep:
@@ -142,6 +158,22 @@ class Looks:
         if self.square:
             tensor = middle(tensor)
         return Look(tensor, name, flow)
+
+
+def _only_picture(path: str, limits: streams.Limits | None) -> streams.Image:
+    """Return the picture in a file that holds one."""
+    try:
+        with open(path, "rb", buffering=0) as source:
+            found = list(itertools.islice(streams.read(source, name=path, limits=limits), 2))
+    except OSError as error:
+        raise errors.from_os_error(error, path) from error
+    if not found:
+        raise errors.DataError(f"{path}: is empty")
+    if len(found) > 1:
+        raise errors.DataError(f"{path}: holds several pictures: give a stream (-), an archive or a video")
+    if found[0].meta.get("frames") and found[0].meta.get("format") != "jpeg":  # those of cameras are previews
+        log.warning(f"{path}: only the first of its {found[0].meta['frames'] + 1} frames is judged")
+    return found[0]
 
 
 def middle(image: Tensor) -> Tensor:
@@ -166,14 +198,16 @@ def pairs(looks: Looks, files_of: Sequence, flow: str | None = None) -> Shown:
     uses = Counter(path for pair in files_of for path in (pair.content, pair.style))
     flows, before = Flows(flow, looks), None
     for pair in files_of:
+        # Asked for whether or not the pair can be read: motions come in the order of the frames.
+        motion = flows.after(before) if before else None
 
-        def read(pair=pair, before=before):
+        def read(pair=pair, motion=motion):
             output, content, style = (
                 looks.read(path, keep=uses[path] > 1) if path else None
                 for path in (pair.output, pair.content, pair.style)
             )
-            if content is not None and before:
-                content.flow = flows.after(before, content)
+            if content is not None:
+                content.flow = flows.fitted(motion, content)
             return output, content, style
 
         yield {role: getattr(pair, role) for role in ROLES if getattr(pair, role)}, read
@@ -201,7 +235,7 @@ def frames(
         found = [partner.next(record.name, count) if partner else (None, None) for partner in partners]
         (content_path, content_look), (style_path, style_look) = found
         if content_look is not None and before is not None:
-            content_look.flow = flows.after(before, content_look)
+            content_look.flow = flows.fitted(flows.after(before), content_look)
         before, count = record.name or str(count + 1), count + 1
         names = {"output": output, "content": content_path, "style": style_path, "frame": count, "name": record.name}
         shown = (looks.of(record, record.name or f"{output} {count}"), content_look, style_look)
@@ -252,18 +286,18 @@ class Flows:
         self.folder = path if path and os.path.isdir(path) else None
         self.records = records(path) if path and not self.folder else None
 
-    def after(self, name: str, look: Look) -> Tensor | None:
-        """Return the motion (1, 2, H, W) from the frame called `name` to the next, `look`; None where none is given."""
-        flow = self._read(name)
+    def fitted(self, flow: Tensor | None, look: Look) -> Tensor | None:
+        """Return a motion for a frame, which may have been scaled."""
         return resize_flow(flow, look.image.shape[-2:]) if flow is not None and self.scaled else flow
 
-    def _read(self, name: str) -> Tensor | None:
+    def after(self, name: str) -> Tensor | None:
+        """Return the motion (1, 2, H, W) from the frame called `name` to the next; None where none is given."""
         if self.folder:
             stem = os.path.join(self.folder, os.path.basename(_stem(name)))
             path = next((stem + ending for ending in (".flo", ".png") if os.path.exists(stem + ending)), None)
             if path is None:
                 raise errors.MissingInput(f"{stem}.flo: no such file")
-            return _motion(next(records(path)), path)
+            return _motion(next(records(path), None), path)
         if self.records is None:
             return None
         record = next(self.records, None)
@@ -272,7 +306,9 @@ class Flows:
         return _motion(record, record.name or name)
 
 
-def _motion(record: streams.Record, name: str) -> Tensor:
+def _motion(record: streams.Record | None, name: str) -> Tensor:
+    if record is None:
+        raise errors.DataError(f"{name}: is empty")
     if isinstance(record, streams.Image):
         return optical.read_kitti(record)
     if "flow" not in record.tensors:
@@ -296,20 +332,34 @@ def records(path: str, *, format: str | None = None, limits: streams.Limits | No
             yield record
 
 
-def picture_of(row: dict, role: str, looks: Looks) -> streams.Image | None:
-    """Return a picture of a row as it was judged, read anew; None for what came through a pipe or is gone."""
-    path = row.get(role)
-    if not path or path == "-":
+class Pictures:
+    """The pictures of rows of scores as they were judged, read anew; frames in one pass, where asked for in order."""
+
+    def __init__(self, looks: Looks):
+        self.looks = looks
+        self._passes: dict[str, tuple[int, Iterator[streams.Record]]] = {}
+
+    def __call__(self, row: dict, role: str) -> streams.Image | None:
+        """Return the picture of a role; None for what came through a pipe, or is gone."""
+        path = row.get(role)
+        if not path or path == "-":
+            return None
+        with contextlib.suppress(errors.StyletoolsError, OSError, StopIteration):
+            if video.is_sequence(path):
+                look = self.looks.of(self._frame(path, row["frame"]), path)
+            else:
+                look = self.looks.read(path, keep=True)
+            levels = look.image[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
+            return streams.Image(levels.cpu().numpy(), name=path)
         return None
-    with contextlib.suppress(errors.StyletoolsError, OSError):
-        if not video.is_sequence(path):
-            look = looks.read(path)
-        else:
-            record = next(itertools.islice(records(path, limits=looks.limits), row["frame"] - 1, None))
-            look = looks.of(record, path)
-        levels = look.image[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
-        return streams.Image(levels.cpu().numpy(), name=path)
-    return None
+
+    def _frame(self, path: str, number: int) -> streams.Record:
+        """Return a frame, counted from 1, going on from the last one that was asked for where that is possible."""
+        done, frames = self._passes.get(path, (number, iter(())))
+        if done >= number:
+            done, frames = 0, records(path, limits=self.looks.limits)
+        self._passes[path] = number, frames
+        return next(itertools.islice(frames, number - done - 1, None))
 
 
 def _stem(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import subprocess
@@ -22,10 +24,19 @@ def is_video(path: str | os.PathLike) -> bool:
 
 
 def is_sequence(path: str) -> bool:
-    """Tell whether a path names many pictures in order: a stream (-), an archive, a video."""
-    if path == "-" or is_video(path):
+    """Tell whether a path names many pictures in order: a stream (-), an archive, a video, a file of several pictures.
+
+    Of those that may hold one or several (ppm, pam, gif) the file is looked into.
+    """
+    found = streams.by_extension(os.path.splitext(path)[1])
+    if path == "-" or found in ("tar", "y4m") and not os.path.isdir(path):
         return True
-    return streams.by_extension(os.path.splitext(path)[1]) in ("tar", "y4m") and not os.path.isdir(path)
+    if found not in ("ppm", "pam", "gif"):
+        return is_video(path)
+    with contextlib.suppress(errors.StyletoolsError, OSError), open(path, "rb", buffering=0) as source:
+        pictures = list(itertools.islice(streams.read(source), 2))
+        return len(pictures) > 1 or any(each.meta.get("frames") for each in pictures if found == "gif")
+    return False
 
 
 def frames(path: str | os.PathLike) -> Iterator[streams.Image]:

@@ -53,6 +53,9 @@ class Metric:
         """
         raise NotImplementedError
 
+    def restart(self) -> None:
+        """Forget the frame before, for metrics of sequences: the next one does not follow it."""
+
     def total(self) -> dict[str, float]:
         """Return the scores of the whole set, for metrics of sets."""
         return {}

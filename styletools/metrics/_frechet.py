@@ -96,7 +96,7 @@ class Compared(Metric):
 
     def pair(self, output, content=None, style=None):
         self.outputs.append(self._see(output))
-        if self.reference is None:
+        if self.reference is None and style is not None:
             self.styles.append(self._see(style))
         return {}
 
@@ -105,7 +105,7 @@ class Compared(Metric):
         mu, sigma, network = load_npz(path)
         if network not in ("", self.network):
             raise errors.DoesNotFit(f"{path}: statistics of {network}, not of {self.network}")
-        own = len(self._see(_look.Look(torch.zeros(1, 3, 32, 32))))
+        own = len(self._see(_look.Look(torch.zeros(1, 3, 32, 32, device=self.device))))
         if len(mu) != own:
             raise errors.DoesNotFit(f"{path}: statistics of {len(mu)} features, {self.network} has {own}")
         self.reference = mu, sigma
@@ -119,7 +119,7 @@ class Compared(Metric):
         save_npz(path, *self.statistics(), self.network)
 
     def distance(self):
-        """Return the Fréchet distance; not a number where there are no pictures."""
-        if not self.outputs:
+        """Return the Fréchet distance; not a number where there are no pictures, or nothing to compare them with."""
+        if not self.outputs or not (self.reference or self.styles):
             return math.nan
         return frechet(*self.statistics(), *(self.reference or statistics(self.styles)))

@@ -33,6 +33,9 @@ class WarpingError(Metric):
         super().__init__(network, device=device)
         self.before = None
 
+    def restart(self):
+        self.before = None
+
     @torch.no_grad()
     def pair(self, output, content, style=None):
         """Return nothing where there is no frame before, or it shows another scene."""

@@ -168,6 +168,15 @@ def test_a_limit_draws_by_the_seed(call, outputs, picture):
         (["--output", "o", "--content", "c", "--pair-by", "product"], 2, "needs --content and --style"),
         (["--output", "o", "--content", "c", "-o", "c"], 73, "c: is a directory"),
         (["--output", "o", "list"], 2, "do not go before list"),
+        (["--output", "o/a.png", "--content", "c/a.png", "-o", "o/a.png"], 2, "o/a.png: would be overwritten"),
+        (["--output", "o", "--content", "c", "--report", "c/a.png"], 2, "c/a.png: would be overwritten"),
+        (["--output", "o", "--content", "c", "-o", "r.x", "--report", "r.x"], 2, "r.x: would be overwritten"),
+        (["--output", "o", "--content", "c", "--report", "-"], 2, "a page and statistics need a file"),
+        (["--output", "o", "--content", "c", "--metrics", "warp", "--limit", "2"], 2, "--limit does not go with warp"),
+        (["--output", "o", "--content", "c", "--metrics", "psnr", "--flow", "c"], 2, "--flow goes with warp"),
+        (["--output", "o", "--metrics", "diversity", "--fail-if", "max(diversity:squeezenet)>1"], 2, "min and max"),
+        (["--output", "o", "--content", "c", "--fail-if", "1>0"], 2, "it speaks of no score"),
+        (["--output", "-", "--content", "c/a.png", "--limit", "1"], 2, "frames are compared one after another"),
         (["compare", "--content", "c"], 2, "-m is needed"),
         (["compare", "-m", "live"], 2, "--pairs is needed"),
         (["compare", "-m", "a=live", "-m", "a=live"], 2, "a name of its own"),
@@ -191,7 +200,7 @@ def test_a_gate(call, outputs):
     (outputs / "better.jsonl").write_text(json.dumps({"summary": summary | {"scores": {"psnr": 90.0}}}))
     gate = ["--baseline", "better.jsonl", "--fail-if", "psnr < 0.9*baseline.psnr"]
     assert call("st-eval", *words, *gate)[0] == 1
-    assert call("st-eval", *words, "--baseline", "now.jsonl", *gate[2:])[0] == 0
+    assert call("st-eval", *words[:-1], "again.jsonl", "--baseline", "now.jsonl", *gate[2:])[0] == 0
     assert call("st-eval", *words, "--fail-if", "psnr>identity.psnr")[0] == 0
 
 
@@ -349,12 +358,117 @@ def test_a_study_from_page_to_strengths(call, outputs, picture):
 def test_a_baseline_that_was_measured_otherwise_does_not_count(call, outputs, slim):
     words = ["--content", "c", "--output", "o", "--metrics", "cfsd"]
     _, summary = evaluate(call, *words)
-    assert len(summary["metrics"]["cfsd"]["weights"]) == 16
+    told = summary["metrics"]["cfsd"]
+    assert len(told["weights"]) == 16
     gate = ["--baseline", "old.jsonl", "--fail-if", "cfsd>2*baseline.cfsd"]
-    for change, what in (({"size": 64}, "size"), ({"metrics": {"cfsd": {"network": "vgg19"}}}, "network"),
-                         ({"metrics": {"cfsd": {"network": "slim", "weights": "0" * 16}}}, "weights")):  # fmt: skip
+    for change, what in (({"size": 64}, "size"), ({"pairs": 5}, "pairs"),
+                         ({"metrics": {"cfsd": told | {"network": "vgg19"}}}, "network"),
+                         ({"metrics": {"cfsd": told | {"weights": "0" * 16}}}, "weights")):  # fmt: skip
         (outputs / "old.jsonl").write_text(json.dumps({"summary": summary | change}))
         status, _, err = call("st-eval", *words, *gate)
-        assert status == 78 and f"measured with another {what}" in err
+        assert status == 78 and f"measured with other {what}" in err
     (outputs / "old.jsonl").write_text(json.dumps({"summary": summary}))
     assert call("st-eval", *words, *gate)[0] == 0
+
+
+def test_a_file_of_several_pictures_is_a_stream_or_refused(call, outputs, sh):
+    assert sh("st-cat --to ppm c/a.png c/b.png > c.ppm; st-cat --to ppm o/a.png o/b.png > o.ppm").returncode == 0
+    rows, _ = evaluate(call, "--content", "c.ppm", "--output", "o.ppm", "--metrics", "psnr")
+    assert [row["frame"] for row in rows] == [1, 2] and rows[0]["scores"]["psnr"] == 100
+    os.makedirs("folder")
+    os.rename("o.ppm", "folder/a.ppm")
+    status, _, err = call("st-eval", "--content", "c/a.png", "--output", "folder", "--metrics", "psnr")
+    assert status == 65 and "no partner" not in err and "holds several pictures" in err
+
+
+def test_what_fails_leaves_no_note_and_shifts_no_motion(call, folder, picture):
+    rng = np.random.default_rng(0)
+    wide = np.kron(rng.integers(0, 256, (8, 16, 3), dtype=np.uint8), np.ones((6, 6, 1), np.uint8))
+    os.makedirs("c")
+    os.makedirs("o")
+    moved = [3, 5, 1]
+    places = [0, 3, 8, 9]
+    for number, place in enumerate(places):
+        for where in ("c", "o"):
+            Image.fromarray(wide[:, place : place + 64]).save(f"{where}/f{number}.png")
+    flow = np.zeros((3, 48, 64, 2), np.float32)
+    flow[..., 0] = -np.array(moved)[:, None, None]
+    head = b"PIEH" + np.array([64, 48], "<i4").tobytes()
+    (folder / "true.flo").write_bytes(b"".join(head + each.tobytes() for each in flow))
+    (folder / "o/f1.png").write_bytes(b"no picture")
+    status, out, _ = call("st-eval", "--content", "c", "--output", "o", "--metrics", "warp,diversity", "--flow",
+                          "true.flo")  # fmt: skip
+    if status == 69:
+        pytest.skip("LPIPS has no weights here")
+    *rows, last = lines(out)
+    assert status == 1 and [row["output"] for row in rows] == ["o/f0.png", "o/f2.png", "o/f3.png"]
+    assert "warp" not in rows[1]["scores"] and rows[2]["scores"]["warp"] < 1e-9
+    assert last["summary"]["pairs"] == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": {"psnr": float("nan")}}, {"scores": {"psnr": "high"}}, {"scores": [1]}, {"metrics": {"psnr": [1]}},
+        {"metrics": [["psnr", 1]]}, {"controls": {"x": 5}}, {"pairs": "many"}, {"name": 3}, {"seconds": "long"},
+    ],
+)  # fmt: skip
+def test_hostile_results_are_no_results(call, outputs, change):
+    _, summary = evaluate(call, "--content", "c", "--output", "o", "--metrics", "psnr")
+    (outputs / "old.jsonl").write_text(json.dumps({"summary": summary | change}))
+    gate = ["--content", "c", "--output", "o", "--metrics", "psnr", "--baseline", "old.jsonl"]
+    for words in (gate, ["compare", "--with", "old.jsonl", "--to", "table"]):
+        status, out, err = call("st-eval", *words)
+        assert (status, out) == (65, b"") and "old.jsonl: not a result of st-eval" in err
+
+
+def test_results_of_other_networks_are_no_table(call, outputs):
+    _, summary = evaluate(call, "--content", "c", "--output", "o", "--metrics", "cfsd")
+    other = summary | {"metrics": {"cfsd": summary["metrics"]["cfsd"] | {"network": "vgg19"}}}
+    (outputs / "a.jsonl").write_text(json.dumps({"summary": summary}) + "\n")
+    (outputs / "b.jsonl").write_text(json.dumps({"summary": other}))
+    assert call("st-eval", "compare", "--with", "a.jsonl", "--with", "b.jsonl")[0] == 78
+    status, out, _ = call("st-eval", "compare", "--with", "a.jsonl", "--with", "a.jsonl")
+    assert status == 0 and [line["summary"]["name"] for line in lines(out)] == ["measured", "measured"]
+    (outputs / "c.jsonl").write_text((outputs / "a.jsonl").read_text() * 2)
+    gate = ["--content", "c", "--output", "o", "--metrics", "cfsd", "--baseline", "c.jsonl"]
+    status, _, err = call("st-eval", *gate)
+    assert status == 65 and "holds 2 summaries" in err
+
+
+def test_a_reference_serves_in_all_rows_and_needs_no_style(call, outputs, slim):
+    evaluate(call, "--output", "c", "--metrics", "fd", "--save-statistics", "c.npz")
+    _, summary = evaluate(call, "--content", "c", "--output", "o", "--metrics", "fd", "--reference", "c.npz")
+    assert summary["controls"]["identity"]["fd:slim"] == pytest.approx(0, abs=1e-4)
+    assert summary["scores"]["fd:slim"] > 1e-3
+
+
+def test_a_model_that_cannot_be_loaded_costs_the_others_nothing(call, outputs, live_model):
+    (outputs / "cut.safetensors").write_bytes(live_model.read_bytes()[:-50])
+    words = ["compare", "-m", f"good={live_model}", "-m", "cut.safetensors", "--content", "c/a.png", "--style", "s"]
+    status, out, err = call("st-eval", *words, "--metrics", "psnr")
+    if status == 65:
+        assert out == b"" and "cut.safetensors" in err  # seen before anything was done
+        return
+    assert status == 1 and lines(out)[-1]["summary"]["name"] == "good" and "cut" in err
+
+
+def test_a_bank_paints_in_the_style_that_is_called_as_the_painting(call, outputs, slim, picture):
+    import torch
+
+    from styletools import methods, modelfile
+
+    torch.manual_seed(0)
+    bank = methods.create("johnson", {"styles": "wave,cubes", "widths": "4,4,4", "blocks": 1})
+    with torch.no_grad():  # the styles of a fresh one are all alike
+        for parameter in bank.nets.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape)
+    modelfile.save(outputs / "bank.safetensors", "johnson", bank)
+    words = ["compare", "-m", "bank.safetensors", "--content", "c/a.png", "--style", "s", "--metrics", "psnr"]
+    status, out, err = call("st-eval", *words, "--keep", "kept")
+    assert status == 0 and "has its styles built in" in err
+    pictures = [path.read_bytes() for path in sorted((outputs / "kept/bank").iterdir())]
+    assert len(set(pictures)) == 2
+    picture("s/other.png")
+    status, out, err = call("st-eval", *words)
+    assert status != 0 and "no style 'other' in this model" in err
