@@ -11,7 +11,8 @@ pictures trained on: what a model that learnt all of them by heart would get. `d
 collapse: that of `floor` is the measure.
 
 Methods that translate get every 20th picture of --content to translate, and train on the others. `copied` are these
-pictures as they are: what `trained` must come out below, too. `content` is what is gone of them (metrics/content.py,
+pictures as they are: what `trained` must come out below, too. --ablate KEY=VALUE trains once more without some part
+(`retention --ablate content_weight=0`), as many steps. `content` is what is gone of them (metrics/content.py,
 on slim: 0 nothing, 1 as much as in one of the held-out pictures): the price of coming nearer to the others.
 
 Pictures are scaled to --size, and their middle cut out, before all that. The training is st-train's own.
@@ -118,10 +119,12 @@ UNPAIRED = [name for name in methods.names() if methods.describe(name).trains_on
 @click.option("--batch-size", default=16, show_default=True)
 @click.option("--outputs", default=256, show_default=True, help="How many pictures to make.")
 @click.option("-O", "settings", multiple=True, help="An option of the method.")
+@click.option("--ablate", multiple=True, help="KEY=VALUE: train once more with it, as many steps, for a further row.")
 @click.option("--train", "more", multiple=True, help="A further word for st-train.")
 @click.option("--sheet", help="Where to write pictures that the trained model makes.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for what st-train writes; else it goes.")
-def main(method, content, images, held_out, minutes, steps, size, batch_size, outputs, settings, more, sheet, keep):
+def main(method, content, images, held_out, minutes, steps, size, batch_size, outputs, settings, ablate, more, sheet,
+         keep):  # fmt: skip
     """Train METHOD and print a line for the controls, before, and after."""
     if (method in UNPAIRED) != bool(content):
         raise click.UsageError("--content is for the methods that translate, which need it")
@@ -144,19 +147,24 @@ def main(method, content, images, held_out, minutes, steps, size, batch_size, ou
         torch.manual_seed(0)  # as st-train does
         untrained = made_by(methods.create(method, methods.parse_options(method, settings)), outputs)
         judge.row("untrained", untrained, inputs)
-        output = (keep or folder) / f"{method}.safetensors"
-        words += ["--crop-size", str(size), "--batch-size", str(batch_size)]
-        words += ["--time-budget", f"{round(60 * minutes)}s", "--steps", str(steps), "--holdout", "0"]
-        words += [word for setting in settings for word in ("-O", setting)]
-        seconds = train(method, output, [*words, *more])
-        trained = modelfile.load(output)
-        made = made_by(trained, max(outputs, 64))
-        step = int(modelfile.check(output)["step"])
-        judge.row("trained", made[:outputs], inputs, method=method, steps=step, seconds=round(seconds))
+        words += ["--crop-size", str(size), "--batch-size", str(batch_size), "--holdout", "0"]
+        shown = []
+        for label, chosen in [("trained", settings), *([("ablated", [*settings, *ablate])] if ablate else [])]:
+            output = (keep or folder) / f"{method}-{label}.safetensors"
+            budget = ["--steps", str(steps)]
+            if label == "trained":
+                budget += ["--time-budget", f"{round(60 * minutes)}s"]
+            options = [word for setting in chosen for word in ("-O", setting)]
+            seconds = train(method, output, [*words, *budget, *options, *more])
+            made = made_by(modelfile.load(output), max(outputs, 64))
+            steps = int(modelfile.check(output)["step"])  # an ablation has as many, not as long
+            told = {"method": method, "steps": steps, "seconds": round(seconds)}
+            judge.row(label, made[:outputs], inputs, **told | ({"with": ablate} if label == "ablated" else {}))
+            shown.append(made)
         if sheet:
             if content:  # each beside what it was made of
-                made = torch.stack([inputs, made], 1).flatten(0, 1)
-            Image.fromarray(sampling.to_image(sampling.sheet(made[:64])).array).save(sheet)
+                shown = [torch.stack([inputs, *shown], 1).flatten(0, 1)]
+            Image.fromarray(sampling.to_image(sampling.sheet(shown[0][:64])).array).save(sheet)
 
 
 if __name__ == "__main__":
