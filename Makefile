@@ -80,7 +80,7 @@ TRAIN := $(DATA)/train
 SLIM ?= --steps 1300 --batch-size 8 --crop-size 160,192 --schedule trapezoid --ema 0.995
 # live learns most of it from slim, ten times as fast, and ends with VGG-19 itself as judge.
 LIVE ?= --steps 8000 --batch-size 4 --crop-size 192,192,256 --schedule trapezoid
-FINISH ?= --steps 3900 --batch-size 4 --crop-size 192,192,256 --schedule cosine -O backbone=vgg19 -O lr=8e-4
+FINISH ?= --steps 9000 --batch-size 4 --crop-size 192,192,256 --schedule cosine -O backbone=vgg19 -O lr=8e-4
 STYLES := --style "$(TRAIN)/paintings/aic_*:3" --style "$(TRAIN)/paintings/st_*:3" \
     --style "$(TRAIN)/paintings/cn_*:2" --style "$(TRAIN)/paintings/rijks_*:1" --style "$(TRAIN)/photos:1"
 ZOO := styletools/zoo
