@@ -24,7 +24,7 @@ KEPT = ROOT / "runs/quality"
 JUDGES = "style,content,cfsd,lpips,ssim,color,sharpness,fd:vgg19,artfid:vgg19,diversity"
 BY_PAIR = ("style", "content", "cfsd", "lpips", "ssim", "color")
 BESIDE = "live"
-FEW = 6
+FEW = 4
 
 HEAD = """# Models, measured
 
