@@ -28,8 +28,8 @@ FEW = 4
 
 HEAD = """# Models, measured
 
-Made by `make quality` on {date}: {machine}, {torch}. Photographs and paintings that no bundled model was trained on are
-scaled and cropped to 512 x 512.
+Made by `make quality` on {date}: {machine}, {torch}.
+Photographs and paintings that no bundled model was trained on are scaled and cropped to 512 x 512.
 
     {command}
 
@@ -42,7 +42,7 @@ threads, the middle of all, in eager PyTorch; MB the most memory that its proces
 MIDDLE = """
 ## One style, and a few pairs
 
-Networks of one style on the photographs to be painted in it, and methods that take minutes a picture on {few} pairs
+Networks of one style on the photographs to be painted in it (published ones of fast_neural_style), and methods that take minutes a picture on {few} pairs
 drawn at random. Below each stands `live` on the same pairs.
 
 """
@@ -62,7 +62,7 @@ def main(pairs, models, single, slow, threads, output):
     files = [scored(model, pairs, threads) for model in models]
     few = [scored(model, pairs, threads, "--limit", str(FEW)) for model in slow]
     few += [of_one_style(model, pairs, threads) for model in single]
-    machine = f"{_processor()}, {threads} threads, Python {platform.python_version()}"
+    machine = f"{_processor()}, threads: {threads}, Python {platform.python_version()}"
     words = ["st-eval", "compare", "-m", "MODEL", "--pairs", "pairs.tsv", "-b", "vgg19", "--size", "512", "--square"]
     told = {"date": time.strftime("%d %B %Y").lstrip("0"), "machine": machine, "torch": _torch(), "few": FEW}
     text = HEAD.format(command=shlex.join([*words, "--metrics", JUDGES]), **told)
