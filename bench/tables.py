@@ -42,8 +42,8 @@ threads, the middle of all, in eager PyTorch; MB the most memory that its proces
 MIDDLE = """
 ## One style, and a few pairs
 
-Networks of one style, as fast_neural_style published them, on the photographs to be painted in it, and methods that take
-minutes a picture on {few} pairs drawn at random. Below each stands `live` on the same pairs.
+Networks of one style, as fast_neural_style published them, on the photographs to be painted in it, and methods that
+take minutes a picture on {few} pairs drawn at random. Below each stands `live` on the same pairs.
 
 """
 
