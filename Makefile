@@ -81,7 +81,7 @@ SLIM ?= --steps 1300 --batch-size 8 --crop-size 160,192 --schedule trapezoid --e
 # live learns most of it from slim, ten times as fast, and ends with VGG-19 itself as judge.
 LIVE ?= --steps 8000 --batch-size 4 --crop-size 192,192,256 --schedule trapezoid
 FINISH ?= --steps 9000 --batch-size 4 --crop-size 192,192,256 --schedule cosine -O backbone=vgg19 -O lr=8e-4
-STYLES := --style "$(TRAIN)/paintings/aic_*:3" --style "$(TRAIN)/paintings/st_*:3" \
+PAINTED := --style "$(TRAIN)/paintings/aic_*:3" --style "$(TRAIN)/paintings/st_*:3" \
     --style "$(TRAIN)/paintings/cn_*:2" --style "$(TRAIN)/paintings/rijks_*:1" --style "$(TRAIN)/photos:1"
 ZOO := styletools/zoo
 RESUME = $$([ -e runs/$(1).resume.pt ] && echo --resume || echo $(2))
@@ -94,9 +94,9 @@ models: $(READY)
 	    --licence "CC BY 4.0; distilled from VGG-19 of Oxford's Visual Geometry Group, and Collaborative Distillation"
 	cp runs/slim.safetensors $(ZOO)/slim.safetensors
 	$(ST)-train live -o runs/live-first.safetensors $(call RESUME,live-first) $(LIVE) \
-	    --content "$(TRAIN)/photos" $(STYLES)
+	    --content "$(TRAIN)/photos" $(PAINTED)
 	$(ST)-train live -o runs/live.safetensors $(call RESUME,live,--init runs/live-first.safetensors) $(FINISH) --half \
-	    --content "$(TRAIN)/photos" $(STYLES) --licence "MIT; its encoder starts from slim (CC BY 4.0)"
+	    --content "$(TRAIN)/photos" $(PAINTED) --licence "MIT; its encoder starts from slim (CC BY 4.0)"
 	cp runs/live.safetensors $(ZOO)/live.safetensors
 	$(MAKE) styles
 

@@ -323,3 +323,9 @@ def test_no_large_file_but_in_the_zoo():
     limits = {ROOT / "docs/gallery.jpg": 1_500_000}
     others = [path for path in tracked() if path.parent != PACKAGE / "zoo"]
     assert not [path for path in others if path.stat().st_size > limits.get(path, 500_000)]
+
+
+def test_the_makefile_sets_a_variable_once():
+    """The last setting of a variable counts for all recipes, also for those above it."""
+    names = re.findall(r"^(\w+) *[:?+]?=", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
