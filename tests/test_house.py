@@ -329,3 +329,11 @@ def test_the_makefile_sets_a_variable_once():
     """The last setting of a variable counts for all recipes, also for those above it."""
     names = re.findall(r"^(\w+) *[:?+]?=", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
+
+
+def test_the_first_command_restyles_in_bundled_styles():
+    from styletools.engine import styles
+
+    said = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True).stdout
+    wanted = re.search(r"for style in (.+); do", said)[1].split()
+    assert len(wanted) == 3 and set(wanted) <= set(styles.bundled())
