@@ -212,6 +212,7 @@ def pairs(looks: Looks, files_of: Sequence, flow: str | None = None) -> Shown:
 
         yield {role: getattr(pair, role) for role in ROLES if getattr(pair, role)}, read
         before = pair.content
+    flows.end()
 
 
 def frames(
@@ -242,6 +243,7 @@ def frames(
         yield {role: name for role, name in names.items() if name}, lambda shown=shown: shown
     for partner in filter(None, partners):
         partner.end(count)
+    flows.end()
 
 
 class _Partner:
@@ -304,6 +306,11 @@ class Flows:
         if record is None:
             raise errors.DataError("--flow ends before the frames do: one record for each two frames is needed")
         return _motion(record, record.name or name)
+
+    def end(self) -> None:
+        """Raise DataError unless every motion of a file has found its frames."""
+        if self.records is not None and next(self.records, None) is not None:
+            raise errors.DataError("--flow goes on after the last two frames: it is of others")
 
 
 def _motion(record: streams.Record | None, name: str) -> Tensor:

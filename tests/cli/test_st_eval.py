@@ -286,6 +286,9 @@ def test_true_motion(call, folder, picture):
         (folder / f"flows/{name}.flo").write_bytes(data[: len(data) // 2])
     _, summary = evaluate(call, "--content", "c", "--output", "c", "--metrics", "warp", "--flow", "flows")
     assert summary["scores"]["warp"] < 1e-9
+    (folder / "true.flo").write_bytes(data + data)
+    status, _, err = call("st-eval", "--content", "c", "--output", "c", "--metrics", "warp", "--flow", "true.flo")
+    assert status == 65 and "--flow goes on after the last two frames" in err
     (folder / "true.flo").write_bytes(data[: len(data) // 2])
     status, _, err = call("st-eval", "--content", "c", "--output", "c", "--metrics", "warp", "--flow", "true.flo")
     assert status != 0 and "ends before the frames do" in err
