@@ -1,8 +1,10 @@
 """Make docs/gallery.jpg: six photographs in eight bundled styles, one row a photograph, one column a style.
 
     python bench/gallery.py [-o docs/gallery.jpg] [--styles a,b,...] [PHOTO...]
+    python bench/gallery.py --network waves.safetensors
 
-The photographs lie in the scikit-image package (CC0 and NASA); nothing is downloaded.
+The second makes docs/johnson.jpg: three photographs in the great wave, by the bundled model and below by a network for
+that style. The photographs lie in the scikit-image package (CC0 and NASA); nothing is downloaded.
 """
 
 import importlib.util
@@ -27,7 +29,8 @@ LARGEST = 1_500_000
 @click.option("-o", "--output", default="docs/gallery.jpg", show_default=True)
 @click.option("-m", "--model", default="live", show_default=True)
 @click.option("--styles", "names", default=",".join(STYLES), show_default=True)
-def main(photographs, output, model, names):
+@click.option("--network", help="A model of one style: make docs/johnson.jpg instead.")
+def main(photographs, output, model, names, network):
     """Write a contact sheet of photographs in styles."""
     from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -38,14 +41,21 @@ def main(photographs, output, model, names):
         data = Path(importlib.util.find_spec("skimage").origin).parent / "data"
         photographs = [data / name for name in PHOTOGRAPHS]
     method, digest = modelfile.load(model), modelfile.digest(modelfile.find(model))
+
+    def in_style(name: str, short: int):
+        style = styles.encode(method, styles.parse([name]), method_name="live", model_digest=digest)
+        return infer.Restyler(method, style, size=short)
+
+    if network:
+        beside(network, in_style("great-wave", 320))
+        return
     names = names.split(",")
     width, height = CELL
     label = 20
     sheet = Image.new("RGB", (width * len(names), height * len(photographs) + label), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for column, name in enumerate(names):
-        style = styles.encode(method, styles.parse([name]), method_name="live", model_digest=digest)
-        restyle = infer.Restyler(method, style, size=384)
+        restyle = in_style(name, 384)
         pen.text((column * width + width // 2, label // 2), name, "black", font, "mm")
         for row, photograph in enumerate(photographs):
             picture = Image.fromarray(streams.flat_rgb(restyle(streams.open_image(photograph))))
@@ -57,6 +67,22 @@ def main(photographs, output, model, names):
         if packed.tell() < LARGEST:
             break
     Path(output).write_bytes(packed.getvalue())
+
+
+def beside(network, restyle) -> None:
+    """Write docs/johnson.jpg: what `restyle` makes of three photographs, and below what a network of one style does."""
+    from PIL import Image, ImageOps
+
+    from styletools import modelfile, streams
+    from styletools.engine import infer
+
+    data = Path(importlib.util.find_spec("skimage").origin).parent / "data"
+    sheet = Image.new("RGB", (3 * 480, 2 * 320))
+    for row, paint in enumerate((restyle, infer.Restyler(modelfile.load(network), size=320))):
+        for column, name in enumerate(("coffee.png", "chelsea.png", "rocket.jpg")):
+            picture = Image.fromarray(streams.flat_rgb(paint(streams.open_image(data / name))))
+            sheet.paste(ImageOps.fit(picture, (480, 320), Image.Resampling.LANCZOS), (480 * column, 320 * row))
+    sheet.save("docs/johnson.jpg", quality=88, optimize=True, progressive=True)
 
 
 if __name__ == "__main__":
