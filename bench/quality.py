@@ -78,8 +78,7 @@ def main(pairs, model, settings, alpha, size, limit, sheet, noise, device):
     if sheet:
         from PIL import Image
 
-        pixels = torch.cat(strips, 2)[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(sheet)
+        Image.fromarray(infer.to_levels(torch.cat(strips, 2)[0]).numpy()).save(sheet)
 
 
 if __name__ == "__main__":

@@ -108,9 +108,9 @@ def _restyled(job: dict) -> Iterator[dict]:
             began = clock()
             result = restyler.restyle(image, record)
             seconds = clock() - began
-            levels = result[0].mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+            restyled = streams.Image(infer.to_levels(result[0]).numpy(), name=output)
             with files.atomic(output) as out, streams.writer(out, "png", stream=True) as writer:
-                writer.write(streams.Image(levels, name=output))
+                writer.write(restyled)
         except (errors.DataError, errors.MissingInput, errors.NotPermitted) as error:
             yield {"pair": number, "error": str(error), "status": error.status}
             continue

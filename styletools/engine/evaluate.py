@@ -20,7 +20,7 @@ from torch import Tensor
 
 from styletools import errors, files, log, metrics, streams
 from styletools.engine import infer, video
-from styletools.metrics._look import Look, resize_flow
+from styletools.metrics._look import Look, crop, resize_flow
 from styletools.nn import flow as optical
 
 MEASURED, IDENTITY, TARGET = "measured", "identity", "target"
@@ -149,15 +149,15 @@ class Looks:
                 self._kept.popitem(last=False)
         return look
 
-    def of(self, image: streams.Image, name: str, flow: Tensor | None = None) -> Look:
+    def of(self, image: streams.Image, name: str) -> Look:
         """Return a picture that has been read. Raises DataError for tensors."""
         if not isinstance(image, streams.Image):
             raise errors.DataError(f"{name}: holds tensors, not a picture")
         pixels, _ = infer.to_tensor(dataclasses.replace(image, array=streams.flat_rgb(image)))
         tensor = infer.resize(pixels.to(self.device), self.size)
         if self.square:
-            tensor = middle(tensor)
-        return Look(tensor, name, flow)
+            tensor = crop(tensor, [min(tensor.shape[-2:])] * 2)
+        return Look(tensor, name)
 
 
 def _only_picture(path: str, limits: streams.Limits | None) -> streams.Image:
@@ -174,14 +174,6 @@ def _only_picture(path: str, limits: streams.Limits | None) -> streams.Image:
     if found[0].meta.get("frames") and found[0].meta.get("format") != "jpeg":  # those of cameras are previews
         log.warning(f"{path}: only the first of its {found[0].meta['frames'] + 1} frames is judged")
     return found[0]
-
-
-def middle(image: Tensor) -> Tensor:
-    """Return the middle square of (N, C, H, W)."""
-    height, width = image.shape[-2:]
-    side = min(height, width)
-    y, x = (height - side) // 2, (width - side) // 2
-    return image[..., y : y + side, x : x + side].contiguous()
 
 
 # ---- what is compared with what --------------------------------------------------------------------------
@@ -352,12 +344,11 @@ class Pictures:
         if not path or path == "-":
             return None
         with contextlib.suppress(errors.StyletoolsError, OSError, StopIteration):
-            if video.is_sequence(path):
+            if "frame" in row and video.is_sequence(path):
                 look = self.looks.of(self._frame(path, row["frame"]), path)
             else:
                 look = self.looks.read(path, keep=True)
-            levels = look.image[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
-            return streams.Image(levels.cpu().numpy(), name=path)
+            return streams.Image(infer.to_levels(look.image[0]).numpy(), name=path)
         return None
 
     def _frame(self, path: str, number: int) -> streams.Record:

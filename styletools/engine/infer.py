@@ -39,6 +39,11 @@ def to_image(tensor: Tensor, like: streams.Image, alpha: np.ndarray | None) -> s
     return streams.Image(array, name=like.name, index=like.index, meta=dict(like.meta))
 
 
+def to_levels(picture: Tensor) -> Tensor:
+    """Return (3, H, W) RGB in [0, 1] as (H, W, 3) uint8 on the CPU, rounded to the nearest level."""
+    return picture.detach().float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().cpu()
+
+
 def scaled(size: tuple[int, int], short: int | None) -> tuple[int, int]:
     """Return (height, width) scaled so that the lesser is `short`; None leaves them."""
     if short is None:

@@ -129,19 +129,14 @@ def sheet(applies_to: str, method: Method, batch: dict[str, Tensor]) -> Tensor:
     result = method.sample(batch)
     if applies_to == "noise":
         device = next(iter(batch.values())).device
-        return _pixels(sampling.example(method, device) if result is None else sampling.sheet(result))
+        return infer.to_levels(sampling.example(method, device) if result is None else sampling.sheet(result))
     if result is None:
         if applies_to == "image+style":
             content = next(iter(batch.values()))
             batch.setdefault("style", content.roll(1, 0))
         result = _applied(method, batch, applies_to)
     rows = [torch.cat(row, -1) for row in zip(*batch.values(), result)]
-    return _pixels(torch.cat(rows, -2))
-
-
-def _pixels(picture: Tensor) -> Tensor:
-    """Return (3, H, W) in [0, 1] as (H, W, 3) uint8, on the CPU."""
-    return picture.float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().cpu()
+    return infer.to_levels(torch.cat(rows, -2))
 
 
 def _applied(method: Method, batch: dict[str, Tensor], applies_to: str) -> Tensor:

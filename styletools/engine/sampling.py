@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from styletools import streams
+from styletools.engine import infer
 from styletools.methods import Method
 
 SHEET = 16  # pictures of the sheets that training makes
@@ -84,5 +85,4 @@ def example(method: Method, device="cpu") -> Tensor:
 
 def to_image(picture: Tensor, name: str = "", index: int = 0) -> streams.Image:
     """Return (3, H, W) in [0, 1] as a picture of 8 bits."""
-    levels = picture.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
-    return streams.Image(levels, name=name, index=index)
+    return streams.Image(infer.to_levels(picture).numpy(), name=name, index=index)

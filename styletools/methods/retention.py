@@ -173,7 +173,8 @@ class Retention(Method):
             named["adversarial"] = losses.generator_loss(discriminator(made), config.adversarial)
             total = named["adversarial"]
             if jointly:
-                named["content"] = self._lost(photographs, retainer(self._features(made)[0]))
+                painted = self._features(made)[0]
+                named["content"] = self._lost(photographs, retainer(painted))
                 total = config.adversarial_weight * total + config.content_weight * named["content"]
             named["range"] = losses.out_of_range(made)
             total = total + config.range_weight * named["range"]
@@ -183,9 +184,7 @@ class Retention(Method):
         named["rebuilt"] = self._lost(photographs, retainer(z))
         total = named["rebuilt"]
         if jointly:  # it also learns to see the photograph through the paint
-            with torch.no_grad():
-                painted = self._features(made)[0]
-            total = total + self._lost(photographs, retainer(painted))
+            total = total + self._lost(photographs, retainer(painted.detach()))
         self.update(optimizers["retainer"], total)
         key = "critic_accuracy" if config.adversarial == "wgan" else "accuracy"
         named[key] = losses.accuracy(real, fake, config.adversarial)

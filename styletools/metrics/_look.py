@@ -103,6 +103,10 @@ def fit(image: Tensor, size: Sequence[int]) -> Tensor:
     """Scale (N, 3, H, W) to cover (height, width), its proportions kept, and cut out the middle."""
     height, width = image.shape[-2:]
     factor = max(size[0] / height, size[1] / width)
-    image = resize(image, (max(round(height * factor), size[0]), max(round(width * factor), size[1])))
+    return crop(resize(image, (max(round(height * factor), size[0]), max(round(width * factor), size[1]))), size)
+
+
+def crop(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut the middle, of (height, width), out of (N, C, H, W)."""
     y, x = (image.shape[-2] - size[0]) // 2, (image.shape[-1] - size[1]) // 2
     return image[..., y : y + size[0], x : x + size[1]].contiguous()
