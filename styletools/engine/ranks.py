@@ -4,6 +4,7 @@ torchrun says so in RANK, WORLD_SIZE and LOCAL_RANK; without them a process is a
 """
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -94,6 +95,9 @@ def join(device: torch.device) -> Ranks:
         raise errors.Unavailable(f"several processes train together on cpu or cuda, not on {device.type}")
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # Its functions hold on to the group that is there when it is imported, which an optimizer of torch does: gloo's
+    # threads would then outlive `leave`, and now and then crash the process while the interpreter ends.
+    importlib.import_module("torch.distributed.nn.functional")
     with _exchange():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return Ranks(rank, world)

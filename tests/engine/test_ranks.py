@@ -42,6 +42,33 @@ def test_an_environment_that_makes_no_sense(monkeypatch):
         ranks.join(torch.device("mps"))
 
 
+THREADS = """
+import os, sys, torch
+from styletools.engine import ranks
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+torch.set_num_threads(1)
+before = threads()
+own = ranks.join(torch.device("cpu"))
+torch.optim.Adam([torch.ones(1, requires_grad=True)])
+own.mean_([torch.ones(3)])
+assert threads() > before
+own.leave()
+sys.exit(threads() != before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_no_thread_outlives_the_group(tmp_path):
+    (tmp_path / "threads.py").write_text(THREADS)
+    done = subprocess.run([*TORCHRUN, tmp_path / "threads.py"], env={**os.environ, "OMP_NUM_THREADS": "1",
+                          "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
