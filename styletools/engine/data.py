@@ -188,12 +188,13 @@ class Crops:
     """Random square crops from sources, as (N, 3, size, size) uint8, decoded images cached in memory."""
 
     def __init__(self, sources: Sequence[Source], seed: int, role: int, held_out: bool = False):
-        """role: a number that makes the draws of two Crops with one seed independent."""
+        """role: a number that makes the draws of two Crops with one seed independent; below 90."""
         self.groups = [list(s.held_out if held_out else s.paths) for s in sources]
         shares = np.array([s.share if group else 0.0 for s, group in zip(sources, self.groups)])
         if not shares.any():
             raise errors.UsageError("too few images to hold any out for validation")
         self.shares = shares / shares.sum()
+        self.specs = [s.spec for s in sources]
         self.seed, self.role = seed, role
         self._count = len(set().union(*self.groups))
         self._broken: set[str | Member] = set()
@@ -219,10 +220,10 @@ class Crops:
             CACHE.put(key, image)
         return image
 
-    def _crop(self, rng: np.random.Generator, size: int, largest: int) -> np.ndarray:
-        """Return one random crop, (size, size, 3)."""
+    def _crop(self, rng: np.random.Generator, size: int, largest: int, number: int | None = None) -> np.ndarray:
+        """Return one random crop, (size, size, 3), from group `number`; None: from any, by their shares."""
         while True:
-            group = self.groups[rng.choice(len(self.groups), p=self.shares)]
+            group = self.groups[rng.choice(len(self.groups), p=self.shares) if number is None else number]
             path = group[rng.integers(len(group))]
             where = rng.random(4)
             image = self._open(path, largest)
@@ -230,6 +231,8 @@ class Crops:
                 break
             if len(self._broken) == self._count:
                 raise errors.DataError("none of the training images can be read")
+            if number is not None and self._broken.issuperset(group):
+                raise errors.DataError(f"none of the images of {self.specs[number]} can be read")
         short = min(image.size)
         side = short if short <= size else size + where[0] * (short - size)
         x, y = where[1] * (image.width - side), where[2] * (image.height - side)
@@ -246,10 +249,25 @@ class Crops:
         Raises DataError when every image of the sources is broken.
         """
         pixels = np.empty((count, size, size, 3), np.uint8)
+        labels = self.labels(step, count, first=first)
         for i in range(count):
             rng = np.random.default_rng([self.seed, self.role, step, first + i])
-            pixels[i] = self._crop(rng, size, max(size, largest))
+            number = None if labels is None else int(labels[i])
+            pixels[i] = self._crop(rng, size, max(size, largest), number)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+    def labels(self, step: int, count: int, *, first: int = 0) -> torch.Tensor | None:
+        """Return the labels of the crops of `batch`; None: they have none."""
+        return None
+
+
+class LabelledCrops(Crops):
+    """Crops whose label is the place of their source among the sources. Every label comes as often as any other."""
+
+    def labels(self, step: int, count: int, *, first: int = 0) -> torch.Tensor:
+        """Return the labels of crops `first` .. `first + count - 1` of `step`, (count,) int64: in turn, from any on."""
+        start = int(np.random.default_rng([self.seed, 98, step, self.role]).integers(len(self.groups)))
+        return (start + first + torch.arange(count)) % len(self.groups)
 
 
 def _decode(path: str | Member, short_side: int) -> Image.Image:
@@ -293,14 +311,20 @@ class Batches:
         self.rank, self.world, self.workers = rank, world, workers or _workers()
 
     def make(self, step: int) -> dict[str, torch.Tensor]:
-        """Return the batch of `step`: {name: (N, 3, size, size) uint8}, the size drawn from `sizes`."""
+        """Return the batch of `step`: {name: (N, 3, size, size) uint8}, the size drawn from `sizes`.
+
+        With labelled crops in it there is also `label`, (N,) int64.
+        """
         seed = next(iter(self.crops.values())).seed
         size = self.sizes[np.random.default_rng([seed, 99, step]).integers(len(self.sizes))]
         first, largest = self.rank * self.batch_size, max(self.sizes)
-        return {
-            name: crops.batch(step, self.batch_size, size, first=first, largest=largest)
-            for name, crops in self.crops.items()
-        }
+        made = {}
+        for name, crops in self.crops.items():
+            made[name] = crops.batch(step, self.batch_size, size, first=first, largest=largest)
+            labels = crops.labels(step, self.batch_size, first=first)
+            if labels is not None:
+                made["label"] = labels
+        return made
 
     def iterate(self, start: int, stop: int) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
         """Yield (step, batch) for steps start .. stop-1 in order, some made before they are asked for.

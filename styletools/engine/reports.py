@@ -120,7 +120,7 @@ def can_sample(applies_to: str, method: Method) -> bool:
 
 @torch.no_grad()
 def sheet(applies_to: str, method: Method, batch: dict[str, Tensor]) -> Tensor:
-    """Return a sheet of what a method makes of a batch of (N, 3, H, W) RGB in [0, 1], as (H, W, 3) uint8.
+    """Return a sheet of what a method makes of a batch of (N, 3, H, W) RGB in [0, 1] (and labels), as (H, W, 3) uint8.
 
     Its rows are content, style and result of the first few images; of methods that make pictures from noise it shows
     sixteen, always of the same noise. The networks must be in eval mode.
@@ -135,7 +135,8 @@ def sheet(applies_to: str, method: Method, batch: dict[str, Tensor]) -> Tensor:
             content = next(iter(batch.values()))
             batch.setdefault("style", content.roll(1, 0))
         result = _applied(method, batch, applies_to)
-    rows = [torch.cat(row, -1) for row in zip(*batch.values(), result)]
+    shown = [images for images in batch.values() if images.ndim == 4]  # and no labels
+    rows = [torch.cat(row, -1) for row in zip(*shown, result)]
     return infer.to_levels(torch.cat(rows, -2))
 
 

@@ -340,7 +340,8 @@ def _begin(name, method, batches, plan, device, ranks, initial, resumed) -> Run:
     devices.seed_everything(plan.seed)
     method.to(device)
     if initial:
-        modelfile.load_tensors(method, modelfile.read(initial)[2], initial)
+        _, config, tensors = modelfile.read(initial)
+        modelfile.load_tensors(method, method.adopt(config, tensors), initial)
     elif not resumed and ranks.first:
         method.initialize(_on_device(_first_batch(batches, ranks), device))
     ranks.broadcast_(method.nets.state_dict().values())
@@ -372,19 +373,24 @@ def _first_batch(batches: Batches, ranks: Ranks) -> dict:
 
 
 def _on_device(batch: dict, device: torch.device) -> dict:
-    """Bring uint8 crops to the device as float in [0, 1], channels last."""
+    """Bring uint8 crops to the device as float in [0, 1], channels last; labels as they are."""
     if device.type == "cuda":  # from pinned memory the copy does not wait for what the device is at
-        batch = {key: crops.contiguous().pin_memory() for key, crops in batch.items()}
+        batch = {key: values.contiguous().pin_memory() for key, values in batch.items()}
+    batch = {key: values.to(device, non_blocking=True) for key, values in batch.items()}
     return {
-        key: crops.to(device, non_blocking=True).float().div_(255).contiguous(memory_format=torch.channels_last)
-        for key, crops in batch.items()
+        key: values.float().div_(255).contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
+        for key, values in batch.items()
     }
 
 
 def _concatenate(many: list[dict]) -> dict:
     """Join batches into one, cut to the smallest of their sizes."""
-    smallest = min(next(iter(batch.values())).shape[-1] for batch in many)
-    return {key: torch.cat([batch[key][..., :smallest, :smallest] for batch in many]) for key in many[0]}
+    smallest = min(values.shape[-1] for batch in many for values in batch.values() if values.ndim == 4)
+
+    def cut(values: Tensor) -> Tensor:
+        return values[..., :smallest, :smallest] if values.ndim == 4 else values
+
+    return {key: torch.cat([cut(batch[key]) for batch in many]) for key in many[0]}
 
 
 def _to_training(method: Method, plan: Plan) -> None:

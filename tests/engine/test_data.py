@@ -493,3 +493,63 @@ def test_no_thread_keeps_the_process(pictures, how, status):
     assert process.returncode == status, err
     assert "Exception ignored" not in err and "terminate called" not in err
     assert how != "ends" or not err
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Three folders, of 7, 2 and 1 pictures, each of a colour of its own: red, green, blue."""
+    for number, (name, count) in enumerate([("red", 7), ("green", 2), ("blue", 1)]):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            colour = [250 if channel == number else 0 for channel in range(3)]
+            Image.new("RGB", (20 + i, 24), tuple(colour)).save(tmp_path / name / f"{i}.png")
+    return [str(tmp_path / name) for name in ("red", "green", "blue")]
+
+
+def labelled_crops(paths, held_out=False, holdout=0, seed=0):
+    return data.LabelledCrops([data.Source(path, holdout) for path in paths], seed, 1, held_out)
+
+
+def test_labels_are_drawn_evenly_and_are_those_of_the_pictures(labelled):
+    some = labelled_crops(labelled)
+    counts = torch.zeros(3, dtype=torch.int64)
+    starts = set()
+    for step in range(60):
+        labels = some.labels(step, 7)
+        assert labels.dtype == torch.int64
+        assert (labels[1:] - labels[:-1]).remainder(3).eq(1).all(), "in turn"
+        assert torch.equal(some.batch(step, 7, 16).float().mean((2, 3)).argmax(1), labels)
+        counts += labels.bincount(minlength=3)
+        starts.add(int(labels[0]))
+    assert starts == {0, 1, 2} and (counts - 140).abs().max() < 20, "whatever the number of pictures"
+    other = labelled_crops(labelled, seed=1)
+    assert any(not torch.equal(some.labels(step, 3), other.labels(step, 3)) for step in range(9))
+
+
+def test_each_label_is_held_out_by_itself(labelled):
+    """Of the single picture there is but one for both."""
+    sources = [data.Source(path, 3) for path in labelled]
+    assert [(len(s.paths), len(s.held_out)) for s in sources] == [(4, 3), (1, 1), (1, 1)]
+    found = labelled_crops(labelled, held_out=True, holdout=3)
+    assert torch.equal(found.batch(0, 6, 16).float().mean((2, 3)).argmax(1), found.labels(0, 6))
+
+
+def test_batches_of_labelled_pictures(labelled, pictures):
+    def make(size, **kwargs):
+        kinds = {"content": crops(pictures), "labelled": labelled_crops(labelled)}
+        return data.Batches(kinds, size, [16, 24], **kwargs)
+
+    for step, batch in make(6).iterate(0, 5):
+        assert list(batch) == ["content", "labelled", "label"]
+        parts = [make(2, rank=rank, world=3).make(step) for rank in range(3)]
+        for key, value in batch.items():
+            assert torch.equal(torch.cat([part[key] for part in parts]), value), "several processes make the same"
+
+
+def test_a_label_without_a_picture_that_can_be_read(labelled, tmp_path):
+    (tmp_path / "green/0.png").write_bytes(b"")
+    for step in range(20):
+        labelled_crops(labelled).batch(step, 6, 16)
+    (tmp_path / "green/1.png").write_bytes(b"")
+    with pytest.raises(errors.DataError, match="none of the images of .*/green can be read"):
+        labelled_crops(labelled).batch(0, 3, 16)

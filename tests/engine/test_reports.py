@@ -106,6 +106,13 @@ def test_a_sheet_has_content_style_and_result(applies_to, kinds, columns):
     torch.testing.assert_close(row[-1], expected, atol=1 / 255, rtol=0)
 
 
+def test_labels_are_not_shown():
+    torch.manual_seed(0)
+    batch = {"content": torch.rand(8, 3, 20, 20), "labelled": torch.rand(8, 3, 20, 20), "label": torch.arange(8)}
+    found = reports.sheet("image", Mirror(), batch)
+    assert torch.equal(found, reports.sheet("image", Mirror(), {key: batch[key] for key in ("content", "labelled")}))
+
+
 def test_of_what_there_are_sheets():
     class Noise(methods.Method):
         def sample(self, batch):
