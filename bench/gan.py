@@ -15,10 +15,13 @@ pictures as they are: what `trained` must come out below, too. --ablate KEY=VALU
 (`retention --ablate content_weight=0`), as many steps. `content` is what is gone of them (metrics/content.py,
 on slim: 0 nothing, 1 as much as in one of the held-out pictures): the price of coming nearer to the others.
 
+Methods of labels take folders of folders for --images and --held-out, and print a line for each label, and of the mean.
+
 Pictures are scaled to --size, and their middle cut out, before all that. The training is st-train's own.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,6 +34,7 @@ import torch
 from PIL import Image, ImageOps
 
 from styletools import losses, methods, modelfile
+from styletools.cli import st_train
 from styletools.engine import data, sampling
 from styletools.metrics import _frechet, _look
 from styletools.metrics.content import ContentDistance
@@ -40,7 +44,7 @@ BIN = Path(__file__).parents[1] / "bin"
 
 def prepare(paths: list, folder: Path, size: int) -> Path:
     """Write pictures as squares of `size` pixels; return the folder."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number, path in enumerate(paths):
         with Image.open(path) as image:
             square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
@@ -71,10 +75,10 @@ class Judge:
         found = [self._content.pair(*(_look.Look(image[None]) for image in trio))[""] for trio in trios]
         return round(sum(found) / len(found), 4)
 
-    def row(self, label: str, images: torch.Tensor, inputs: torch.Tensor | None = None, **more) -> dict:
+    def row(self, title: str, images: torch.Tensor, inputs: torch.Tensor | None = None, **more) -> dict:
         """Return a line of figures about pictures, with `inputs` those that they were made of, and print it."""
         found = {
-            "row": label, "fd_slim": round(_frechet.frechet(*self._statistics(images), *self._targets), 4),
+            "row": title, "fd_slim": round(_frechet.frechet(*self._statistics(images), *self._targets), 4),
             "diversity": round(float(losses.diversity(images)), 4), "pictures": len(images),
         }  # fmt: skip
         if inputs is not None:
@@ -98,18 +102,20 @@ def from_noise(method, count: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def translated(method, inputs: torch.Tensor) -> torch.Tensor:
-    """Return what a method makes of pictures."""
+def translated(method, inputs: torch.Tensor, label: str) -> torch.Tensor:
+    """Return what a method makes of pictures, of a label where it has some."""
     method.nets.eval()
-    return torch.cat([method.apply(image[None]).clamp(0, 1) for image in inputs])
+    style = method.own_style(label) if label else None
+    return torch.cat([method.apply(image[None], style=style).clamp(0, 1) for image in inputs])
 
 
 NOISE = [name for name in methods.names() if methods.describe(name).applies_to == "noise"]
 UNPAIRED = [name for name in methods.names() if methods.describe(name).trains_on == "unpaired"]
+LABELLED = [name for name in methods.names() if methods.describe(name).trains_on == "content+labelled"]
 
 
 @click.command()
-@click.argument("method", type=click.Choice([*NOISE, *UNPAIRED]))
+@click.argument("method", type=click.Choice([*NOISE, *UNPAIRED, *LABELLED]))
 @click.option("--content", help="What is to be translated into --images, by methods that do.")
 @click.option("--images", required=True, help="What to train on.")
 @click.option("--held-out", required=True, help="What to compare with.")
@@ -126,27 +132,43 @@ UNPAIRED = [name for name in methods.names() if methods.describe(name).trains_on
 def main(method, content, images, held_out, minutes, steps, size, batch_size, outputs, settings, ablate, more, sheet,
          keep):  # fmt: skip
     """Train METHOD and print a line for the controls, before, and after."""
-    if (method in UNPAIRED) != bool(content):
+    if (method not in NOISE) != bool(content):
         raise click.UsageError("--content is for the methods that translate, which need it")
     settings = list(settings) if content else [f"image_size={size}", *settings]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        known = load(prepare(data.Source(images).paths, folder / "images", size))
-        judge = Judge(load(prepare(data.Source(held_out).paths, folder / "held-out", size)))
-        judge.row("floor", known[:outputs])
+        known, judges = {}, {}
+        for label, spec in (st_train._labels([images]) if method in LABELLED else {"": images}).items():
+            known[label] = load(prepare(data.Source(spec).paths, folder / "images" / label, size))
+            other = os.path.join(held_out, label) if label else held_out
+            judges[label] = Judge(load(prepare(data.Source(other).paths, folder / "held-out" / label, size)))
+
+        def rows(title: str, made: dict[str, torch.Tensor], **more) -> None:
+            found = [
+                judges[label].row(title, pictures[:outputs], inputs, **more | ({"label": label} if label else {}))
+                for label, pictures in made.items()
+            ]
+            if len(found) > 1:
+                keys = [key for key in found[0] if key not in ("row", "pictures")]
+                means = {key: round(sum(each[key] for each in found) / len(found), 4) for key in keys}
+                print(json.dumps({"row": title, "label": "mean"} | means | more), flush=True)
+
         words, inputs = ["--images", str(folder / "images")], None
+        rows("floor", known)
         if content:
             source = data.Source(content, 20)
             inputs = load(prepare(source.held_out, folder / "inputs", size))[:outputs]
-            words = ["--a", str(prepare(source.paths, folder / "content", size)), "--b", str(folder / "images")]
-            judge.row("copied", inputs, inputs)
+            kinds = ("--content", "--labelled") if method in LABELLED else ("--a", "--b")
+            words = [kinds[0], str(prepare(source.paths, folder / "content", size)), kinds[1], str(folder / "images")]
+            rows("copied", dict.fromkeys(judges, inputs))
 
-        def made_by(model, count: int) -> torch.Tensor:
-            return translated(model, inputs) if content else from_noise(model, count)
+        def made_by(model, count: int) -> dict[str, torch.Tensor]:
+            return {label: translated(model, inputs, label) if content else from_noise(model, count)
+                    for label in judges}  # fmt: skip
 
         torch.manual_seed(0)  # as st-train does
-        untrained = made_by(methods.create(method, methods.parse_options(method, settings)), outputs)
-        judge.row("untrained", untrained, inputs)
+        config = methods.parse_options(method, settings) | ({"labels": ",".join(judges)} if method in LABELLED else {})
+        rows("untrained", made_by(methods.create(method, config), outputs))
         words += ["--crop-size", str(size), "--batch-size", str(batch_size), "--holdout", "0"]
         shown = []
         for label, chosen in [("trained", settings), *([("ablated", [*settings, *ablate])] if ablate else [])]:
@@ -159,8 +181,8 @@ def main(method, content, images, held_out, minutes, steps, size, batch_size, ou
             made = made_by(modelfile.load(output), max(outputs, 64))
             steps = int(modelfile.check(output)["step"])  # an ablation has as many, not as long
             told = {"method": method, "steps": steps, "seconds": round(seconds)}
-            judge.row(label, made[:outputs], inputs, **told | ({"with": ablate} if label == "ablated" else {}))
-            shown.append(made)
+            rows(label, made, **told | ({"with": ablate} if label == "ablated" else {}))
+            shown += made.values()
         if sheet:
             if content:  # each beside what it was made of
                 shown = [torch.stack([inputs, *shown], 1).flatten(0, 1)]

@@ -154,6 +154,15 @@ def diversity(images: Tensor) -> Tensor:
     return images.float().std(0).mean()
 
 
+def energy_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Return how different two crowds of vectors, (N, D) and (M, D), are: 0 or less for one crowd.
+
+    The energy distance (Székely and Rizzo, 2013), estimated without bias, over the root of D; two of each or more.
+    """
+    within = sum(torch.cdist(x, x).sum() / (len(x) * (len(x) - 1)) for x in (a, b))
+    return (2 * torch.cdist(a, b).mean() - within) / a.shape[1] ** 0.5
+
+
 def patch_nce(query: Tensor, key: Tensor, temperature: float = 0.07) -> Tensor:
     """Return how badly each place of the output is told to come from its place in the input (arXiv:2007.15651).
 

@@ -263,6 +263,9 @@ def run_example(tmp_path_factory):
         picture(folder / name, (80, 72), 1 + number)
     for number, name in enumerate(("first.jpg", "second.jpg", "2024/third.jpg")):
         picture(folder / "photos" / name, (72, 64), 5 + number)
+    for number, name in enumerate(("cultures/ink", "cultures/oil", "prints")):
+        picture(folder / name / "one.jpg", (72, 64), 20 + number)
+        picture(folder / name / "two.jpg", (72, 64), 30 + number)
     picture(folder / "mask.png", (96, 64), 9)
     program(folder / "bin/ffmpeg", f'"{imageio_ffmpeg.get_ffmpeg_exe()}" "$@"')
     program(folder / "bin/python3", f'"{sys.executable}" "$@"')

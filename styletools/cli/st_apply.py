@@ -24,6 +24,8 @@ COLOR = ("luminance", "coral", "histogram")
               help="A bundled model, a model file, a published checkpoint, or a method (gatys).")  # fmt: skip
 @click.option("-s", "--style", "specs", metavar="STYLE[:WEIGHT],...", multiple=True,
               help="An image, a bundled name or a style record; several are mixed by weight.")  # fmt: skip
+@click.option("--style-label", "label_specs", metavar="LABEL[:WEIGHT],...", multiple=True,
+              help="A label that the model has learnt; several, and styles of -s, are mixed by weight.")  # fmt: skip
 @_options.output
 @_options.formats
 @click.option("--alpha", metavar="A", type=click.FloatRange(0, 1), default=1.0, show_default=True,
@@ -49,8 +51,9 @@ COLOR = ("luminance", "coral", "histogram")
 @_options.max_pixels
 @_options.fail_fast
 def main(
-    inputs, model, specs, output, from_format, to_format, alpha, direction, preserve_color, mask, outside_specs,
-    style_size, size, settings, seed, device, jobs, files_from, null, force, dry_run, quality, max_pixels, fail_fast,
+    inputs, model, specs, label_specs, output, from_format, to_format, alpha, direction, preserve_color, mask,
+    outside_specs, style_size, size, settings, seed, device, jobs, files_from, null, force, dry_run, quality,
+    max_pixels, fail_fast,
 ):  # fmt: skip
     """Restyle pictures: files, folders (the tree is kept, what is up to date is passed over), pipes, tar archives.
 
@@ -60,12 +63,16 @@ def main(
         raise errors.UsageError("--alpha nan: a number from 0 to 1 expected")
     name, path, config = _models.resolve(model, settings)
     described = methods.describe(name)
-    held = _own_styles(path) if described.applies_to == "image" else []
+    held = _own_styles(path, "styles") if described.applies_to == "image" else []
+    labels = _own_styles(path, "labels") if described.applies_to == "image+label" else []
+    if label_specs and not labels:
+        raise errors.UsageError(f"{name} has no labels: --style-label does not go with it")
     if held:
         chosen, outside = (styles.parse_own(words, held, path) for words in (specs, outside_specs))
     else:
         chosen, outside = styles.parse(specs), styles.parse(outside_specs)
-    _check_use(described, chosen, outside, mask, held)
+        chosen += styles.parse_own(label_specs, labels, path, "label")
+    _check_use(described, chosen, outside, mask, held, labels)
     direction = _direction(described, direction)
     if STDIN in [*inputs, files_from or not inputs and STDIN] and any(map(_is_piped_in, [*chosen, *outside])):
         raise errors.UsageError("standard input cannot be both a style and the pictures")
@@ -127,17 +134,17 @@ def main(
     )  # fmt: skip
 
 
-def _own_styles(path) -> list[str]:
-    """Return the names of the styles that a model file holds itself."""
+def _own_styles(path, key: str) -> list[str]:
+    """Return the names of the styles that a model file holds itself, under `key` in its configuration."""
     config = modelfile.check(path).get("config", "{}") if path else "{}"
     with contextlib.suppress(ValueError, AttributeError):
-        return [name for name in json.loads(config).get("styles", "").split(",") if name]
+        return [name for name in json.loads(config).get(key, "").split(",") if name]
     return []
 
 
-def _check_use(described, chosen, outside, mask, held) -> None:
+def _check_use(described, chosen, outside, mask, held, labels) -> None:
     """Raise UsageError where style, mask and method do not go together."""
-    if described.applies_to not in ("image", "image+style"):
+    if described.applies_to not in ("image", "image+style", "image+label"):
         raise errors.UsageError(f"{described.name} does not restyle pictures: it applies to {described.applies_to}")
     if described.applies_to == "image+style" and not chosen:
         known = ", ".join(list(styles.bundled())[:3])
@@ -145,6 +152,8 @@ def _check_use(described, chosen, outside, mask, held) -> None:
         raise errors.UsageError(f"{described.name} needs a style: -s IMAGE{by_name}")
     if len(held) > 1 and not chosen:
         raise errors.UsageError(f"this model holds several styles: -s NAME, of {', '.join(held)}")
+    if len(labels) > 1 and not chosen:
+        raise errors.UsageError(f"this model has several labels: --style-label LABEL, of {', '.join(labels)}")
     if described.applies_to == "image" and not held and (chosen or outside):
         raise errors.UsageError(f"{described.name} has its style built in: -s does not go with it")
     if outside and not mask:

@@ -457,7 +457,7 @@ def _models_to_compare(models) -> dict[str, tuple]:
         if name in found or not re.fullmatch(r"[\w.+ -]+", name) or name in (".", ".."):
             raise errors.UsageError(f"-m {text}: give each model a name of its own, NAME=MODEL")
         method, path, config = found[name] = _models.resolve(model)
-        if methods.describe(method).applies_to not in ("image", "image+style"):
+        if methods.describe(method).applies_to not in ("image", "image+style", "image+label"):
             raise errors.UsageError(f"-m {text}: {method} does not restyle pictures")
         if methods.describe(method).applies_to == "image":
             log.warning(f"{name} has its styles built in: of the paintings, only the names are known to it")

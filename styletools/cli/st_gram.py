@@ -144,7 +144,7 @@ def _maker(model, settings, size, device):
     """Return what loads a model and returns what makes an empty maker of style records for it."""
     method_name, path, config = _models.resolve(model, settings)
     described = methods.describe(method_name)
-    if described.applies_to != "image+style":
+    if described.applies_to not in ("image+style", "image+label"):
         raise errors.UsageError(f"{method_name} takes no style: it applies to {described.applies_to}")
     digest = modelfile.digest(path) if path else ""
     defaults = {option.name: option.default for option in described.options} | (config or {})

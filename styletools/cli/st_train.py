@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -19,11 +20,13 @@ DATA = {
     "content": ("content",),
     "content+style": ("content", "style"),
     "content+styles": ("content", "style"),
+    "content+labelled": ("content", "labelled"),
+    "labelled": ("labelled",),
     "images": ("images",),
     "unpaired": ("a", "b"),
 }
 # Which random draws a source gets; validation has two of its own.
-ROLES = {"content": 0, "images": 0, "style": 1, "a": 0, "b": 1}
+ROLES = {"content": 0, "images": 0, "style": 1, "labelled": 1, "a": 0, "b": 1}
 VALIDATION = 2
 # What stands beside X.safetensors -> whether it is a folder.
 BESIDE = {".resume.pt": False, ".log.jsonl": False, ".samples": True, ".tensorboard": True}
@@ -64,6 +67,8 @@ def _data(name: str, text: str):
 @_data("images", "Images of any kind, likewise, for methods that take no others.")
 @_data("a", "Pictures of one kind, likewise, for methods that translate between two.")
 @_data("b", "Pictures of the other kind, likewise; none need fit one of --a.")
+@click.option("--labelled", metavar="DIR|LABEL=SPEC", multiple=True, help="Pictures of several styles: a folder with a "
+              "folder of each, or LABEL=SPEC for each, likewise without :SHARE.")  # fmt: skip
 @click.option("--data", metavar="DIR", type=click.Path(readable=False), help="A folder with trainA/ and trainB/ in "
               "place of --a and --b; testA/ and testB/, if there, are what validates.")  # fmt: skip
 @click.option("-o", "--output", metavar="X.safetensors", required=True, help="The model file to write.")
@@ -112,9 +117,9 @@ def _data(name: str, text: str):
 @click.option("--trained-on", metavar="TEXT", help="What the model file says of the images (their names and number).")
 @click.option("--licence", metavar="TEXT", default="", help="What the model file says of the terms of its use.")
 def main(
-    method, content, style, images, a, b, data, output, settings, steps, time_budget, batch_size, sizes, holdout,
-    validate_every, patience, sample_every, save_every, warmup, schedule, clip, weight_decay, freeze, ema, seed,
-    device, threads, no_amp, resume, overwrite, init, half, tensorboard, trained_on, licence,
+    method, content, style, images, a, b, labelled, data, output, settings, steps, time_budget, batch_size, sizes,
+    holdout, validate_every, patience, sample_every, save_every, warmup, schedule, clip, weight_decay, freeze, ema,
+    seed, device, threads, no_amp, resume, overwrite, init, half, tensorboard, trained_on, licence,
 ):  # fmt: skip
     """Train a method and write a model file.
 
@@ -131,11 +136,14 @@ def main(
         raise errors.UsageError("--patience needs validations: --holdout 0 does not go with it")
     if tensorboard and not importlib.util.find_spec("tensorboard"):
         raise errors.Unavailable("--tensorboard needs one more package: pip install tensorboard")
-    given = {"content": content, "style": style, "images": images, "a": a, "b": b}
+    labels = _labels(labelled)
+    given = {"content": content, "style": style, "images": images, "a": a, "b": b, "labelled": tuple(labels.values())}
     tests = _from_folder(method, data, given) if data else {}
     specs = _check_data(method, given)
     path = _check_output(output, method, resume, overwrite)
     config = _configuration(method, settings, path if resume else None, init)
+    if labels:
+        config["labels"] = _check_labels(list(labels), settings, config, path if resume else None)
 
     from styletools.engine import data as pictures
     from styletools.engine import device as devices
@@ -155,14 +163,18 @@ def main(
     for name in ("a", "b"):
         if sum(len({*source.paths, *source.held_out}) for source in sources.get(name, ())) == 1:
             log.warning(f"--{name}: a single picture: little but its colours can be learnt from it")
-    crops = {name: pictures.Crops(sources[name], seed, ROLES[name]) for name in specs if name not in fixed}
+    for label, source in zip(labels, sources.get("labelled", ())):
+        if len({*source.paths, *source.held_out}) == 1:
+            log.warning(f"--labelled {label}: a single picture: little but its colours can be learnt from it")
+    kinds = {name: pictures.LabelledCrops if name == "labelled" else pictures.Crops for name in specs}
+    crops = {name: kinds[name](sources[name], seed, ROLES[name]) for name in specs if name not in fixed}
     batches = pictures.Batches(crops, batch_size, sizes, rank=own.rank, world=own.world)
     validation = None
     if holdout:
         held_out = {
             name: pictures.Crops([pictures.Source(tests[name])], seed, VALIDATION + ROLES[name])
             if name in tests
-            else pictures.Crops(sources[name], seed, VALIDATION + ROLES[name], held_out=True)
+            else kinds[name](sources[name], seed, VALIDATION + ROLES[name], held_out=True)
             for name in crops
         }
         validation = pictures.Batches(held_out, batch_size, [max(sizes)], rank=own.rank, world=own.world)
@@ -210,6 +222,45 @@ def _from_folder(method: str, folder: str, given: dict) -> dict[str, str]:
     return {name: path for name, path in tests.items() if os.path.isdir(path)}
 
 
+def _labels(words: Sequence[str]) -> dict[str, str]:
+    """Return {label: where its pictures are}, by sorted label, of --labelled: folders of folders, or LABEL=SPEC.
+
+    Raises UsageError for a label that -s could not name or that comes twice, MissingInput for a folder without folders.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        label, equals, spec = word.partition("=")
+        if equals and not os.path.exists(word):
+            each = {label: spec}
+        elif os.path.isdir(word):
+            with os.scandir(word) as entries:
+                each = {entry.name: entry.path for entry in entries if entry.is_dir() and entry.name[0] != "."}
+            if not each:
+                raise errors.MissingInput(f"{word}: no folders in it: --labelled needs one for each style")
+        elif os.path.exists(word):
+            raise errors.UsageError(f"--labelled {word}: a folder of folders or LABEL=SPEC expected")
+        else:
+            raise errors.MissingInput(f"{word}: no such folder")
+        for label, spec in each.items():
+            # In `--style-label NAME:WEIGHT,...` these separate names.
+            if not label.strip() or "," in label or ":" in label:
+                raise errors.UsageError(f"--labelled {word}: {label!r} is no label: it must have no comma and no colon")
+            if label in found:
+                raise errors.UsageError(f"--labelled {word}: the label {label} comes twice")
+            found[label] = spec
+    return dict(sorted(found.items()))
+
+
+def _check_labels(labels: list[str], settings, config: dict, resumed: Path | None) -> str:
+    """Return the labels as a Config has them. Raises DoesNotFit for others than those of the run that goes on."""
+    joined = ",".join(labels)
+    if resumed and config.get("labels") != joined:
+        raise errors.DoesNotFit(f"{resumed}: its labels are {config.get('labels')}, not {joined}")
+    if any(word.startswith("labels=") for word in settings):
+        raise errors.UsageError("-O labels: they are those of --labelled")
+    return joined
+
+
 def _check_data(method: str, given: dict) -> dict:
     """Return the sources of the kinds that a method trains on.
 
@@ -223,7 +274,9 @@ def _check_data(method: str, given: dict) -> dict:
         if not specs and name in needed:
             raise errors.UsageError(f"{method} needs --{name}: a folder, a file or a pattern of images")
         for spec in specs:
-            path, _ = _options.weighted(spec)
+            path, share = _options.weighted(spec)
+            if name == "labelled" and share != 1:
+                raise errors.UsageError(f"{spec}: all labels come equally often: no share")
             lists += path == "-"
             if path != "-" and not os.path.exists(path) and not glob.glob(path):
                 raise errors.MissingInput(f"{path}: no such file or directory")

@@ -85,7 +85,8 @@ def _restyled(job: dict) -> Iterator[dict]:
     )  # fmt: skip
     # A bank of styles paints in the one that is called as the painting.
     several = "," in getattr(method.config, "styles", "")
-    takes_style = methods.describe(job["method"]).applies_to == "image+style"
+    # A model of labels is shown the painting, as any other that can be.
+    takes_style = methods.describe(job["method"]).applies_to in ("image+style", "image+label")
     looks = evaluate.Looks(size=job["size"], square=job["square"], device=device)
 
     @functools.lru_cache(32)

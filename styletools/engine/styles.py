@@ -103,21 +103,23 @@ def _is_record(path: Path) -> bool:
     return len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] <= modelfile.MAX_HEADER
 
 
-def parse_own(specs: Sequence[str], names: Sequence[str], model: Path) -> list[Style]:
-    """Return the styles of `-s` options where the model file `model` holds its styles itself, under `names`.
+def parse_own(specs: Sequence[str], names: Sequence[str], model: Path, what: str = "style") -> list[Style]:
+    """Return the styles of `-s` or `--style-label` options that the model file `model` holds itself, under `names`.
 
-    Each is NAME or NAME:WEIGHT. Raises UsageError for another name or a bad weight.
+    Each is NAME or NAME:WEIGHT. Raises UsageError for another name or a bad weight. what: what a name is called.
     """
     found = []
     for text in (part for spec in specs for part in spec.split(",") if part):
         name, weight = files.split_weight(text)
         if name not in names:
-            raise errors.UsageError(f"{model} has no style {name!r}: it has {', '.join(names)}")
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise errors.UsageError(f"{model} has no {what} {name!r}: it has {', '.join(names)}{hint}")
         if not 0 <= weight < float("inf"):
-            raise errors.UsageError(f"{text}: the weight of a style must be 0 or more")
+            raise errors.UsageError(f"{text}: the weight of a {what} must be 0 or more")
         found.append(Style(name, model, weight, "own"))
     if specs and not sum(style.weight for style in found) > 0:
-        raise errors.UsageError("the weights of the styles must sum to more than 0")
+        raise errors.UsageError(f"the weights of the {what}s must sum to more than 0")
     return found
 
 

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 APPLIES_TO = ("image", "image+style", "image+label", "label-map", "noise", "nothing")
-TRAINS_ON = ("nothing", "content", "content+style", "content+styles", "pairs", "unpaired", "labelled", "images")
+TRAINS_ON = (
+    "nothing", "content", "content+style", "content+styles", "content+labelled", "pairs", "unpaired", "labelled",
+    "images",
+)  # fmt: skip
 
 
 class Method:
@@ -51,6 +54,10 @@ class Method:
     def initialize(self, batch: dict[str, Tensor]) -> None:
         """Start from what a first, larger batch tells, if that helps; not called when a run is resumed."""
 
+    def adopt(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of a model (of this Config) that training starts from, as they fit this one."""
+        return tensors
+
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimizers of training, named."""
         raise NotImplementedError
@@ -58,6 +65,7 @@ class Method:
     def train_step(self, batch: dict[str, Tensor], optimizers: dict, step: int) -> dict[str, Tensor]:
         """Do one step of training on a batch of (N, 3, H, W) RGB in [0, 1]; return the losses, named.
 
+        Of labelled pictures the batch also holds `label`, (N,) int64: places in the Config's `labels`.
         Calls `self.update(optimizer, loss)` for every optimizer that it steps.
         """
         raise NotImplementedError
@@ -81,7 +89,7 @@ class Method:
         """
 
     def own_style(self, name: str) -> dict[str, Tensor]:
-        """Return the style record of one of the styles that the model itself holds (Config's `styles`)."""
+        """Return the style record of one of the styles that the model holds itself (Config's `styles` or `labels`)."""
         raise errors.UsageError("this method holds no styles of its own")
 
     def encode_style(self, images: Sequence[Tensor], weights: Sequence[float]) -> dict[str, Tensor]:

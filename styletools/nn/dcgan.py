@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from styletools import errors
+from styletools import errors, losses
 
 SIZES = (16, 32, 64, 128, 256)
 NORMS = ("batch", "spectral", "layer")
@@ -112,11 +112,5 @@ def noise(images: Tensor, z_dim: int) -> Tensor:
 
 
 def energy_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Return how different two crowds of pictures (N, 3, H, W) are, at 8 x 8 pixels: 0 or less for one crowd.
-
-    The energy distance (Székely and Rizzo, 2013), estimated without bias, over the root of the number of values; two
-    pictures or more of each.
-    """
-    a, b = (F.adaptive_avg_pool2d(x.float(), 8).flatten(1) for x in (a, b))
-    within = sum(torch.cdist(x, x).sum() / (len(x) * (len(x) - 1)) for x in (a, b))
-    return (2 * torch.cdist(a, b).mean() - within) / a.shape[1] ** 0.5
+    """Return how different two crowds of pictures (N, 3, H, W) are, at 8 x 8 pixels (losses.energy_distance)."""
+    return losses.energy_distance(*(F.adaptive_avg_pool2d(x.float(), 8).flatten(1) for x in (a, b)))

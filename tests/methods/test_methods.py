@@ -14,8 +14,10 @@ from styletools import errors, methods
 
 FULL = {name: methods.describe(name) for name in methods.names()}
 QUICK = {"gatys": {"steps": 4}, "distill": {"teacher": "slim", "deep_teacher": ""}}  # settings that make a test short
+QUICK |= {"culturegan": {"labels": "ink,oil", "width": 8}}
 KEYS = {"images": ("images",), "content": ("content",), "content+style": ("content", "style")}
-KEYS |= {"content+styles": ("content", "style"), "unpaired": ("a", "b")}
+KEYS |= {"content+styles": ("content", "style"), "unpaired": ("a", "b"), "content+labelled": ("content", "labelled")}
+RESTYLING = [name for name, said in FULL.items() if said.applies_to in ("image", "image+style", "image+label")]
 
 
 def made(name):
@@ -71,7 +73,7 @@ def test_shape_of_a_method(name):
     assert method.to("cpu") is method
 
 
-@pytest.mark.parametrize("name", [name for name, said in FULL.items() if said.applies_to in ("image", "image+style")])
+@pytest.mark.parametrize("name", RESTYLING)
 @pytest.mark.parametrize("size", [(48, 64), (16, 16)])
 def test_applying_keeps_shape_and_range(name, size, slim):
     method = made(name)
@@ -86,6 +88,8 @@ def test_applying_keeps_shape_and_range(name, size, slim):
             style = method.encode_style([pictures(1, 40, 56, 1), pictures(1, 33, 35, 2)], [1.0, 2.0])
             assert all(isinstance(k, str) and torch.isfinite(v).all() for k, v in style.items())
             assert not any(v.requires_grad for v in style.values())
+        elif FULL[name].applies_to == "image+label":
+            style = method.own_style(method.config.labels.partition(",")[0])
         out = method.apply(image, style=style)
         again = method.apply(image, style=style)
         half = method.apply(image, style=style, alpha=0.5)
@@ -101,6 +105,8 @@ def test_applying_keeps_shape_and_range(name, size, slim):
 def test_a_training_step(name, slim):
     method = made(name)
     batch = {key: pictures(2, 64, 64, i) for i, key in enumerate(KEYS[FULL[name].trains_on])}
+    if "labelled" in batch:
+        batch["label"] = torch.tensor([1, 0])
     before = {key: value.clone() for key, value in method.nets.state_dict().items()}
     optimizers = method.optimizers()
     assert optimizers and all(isinstance(o, torch.optim.Optimizer) for o in optimizers.values())
