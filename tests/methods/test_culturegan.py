@@ -203,6 +203,7 @@ def test_labels_that_are_known_keep_what_was_learnt(slim):
         ({"labels": "a,b,a"}, "labels=a,b,a: a name twice"),
         ({"width": 0}, "must be 1 or more"),
         ({"dropout": 1.0}, "dropout must be from 0"),
+        ({"depth": 4}, "depth=4: 1, 2 or 3 expected"),
         ({"reference_share": 1.5}, "reference_share from 0 to 1"),
         ({"content_layer": "relu9_1"}, "slim has no layer 'relu9_1'"),
         ({"reference_layers": ","}, "reference_layers names no layer"),
