@@ -14,6 +14,7 @@ import dataclasses
 import os
 import queue
 import re
+import struct
 import subprocess
 import tempfile
 import threading
@@ -152,7 +153,7 @@ def _try(given: Encoding, like: Info) -> tuple[str, str]:
     lines = done.stderr.decode(errors="replace").splitlines()
     unused = next((line for line in lines if "has not been used for any stream" in line), "")
     if unused:
-        return f"has no option {re.search(r'option (-?[^: ]+)', unused)[1]}", ""
+        return f"has no option {re.search('AVOption ([^: ]+)', unused)[1]}", ""
     if done.returncode:
         return video.first_reason(lines) or "does not work", ""
     taken = re.findall(r"Stream #0:0.*?: Video: .*?, (\w+)", "\n".join(lines))[-1]
@@ -385,12 +386,16 @@ def assemble(
         taken += ["-map_metadata:s:v:0", f"1:s:{info.index}", "-disposition:v:0", "default"]
         taken += [word for key in _STALE for word in ("-metadata:s:v:0", f"{key}=")]
         taken += _companions(os.fsdecode(source), name, info, encoding.container, audio)
+        taken += ["-copypriorss", "0"] if start else []  # what is before the start is no part of the film
     film = [*_into(encoding), "-bsf:v:0", _durations(encoding.container, end)]
     tags = (("colorspace", info.matrix), ("color_primaries", info.primaries), ("color_trc", info.transfer))
     # For codecs whose own bytes do not tell it.
     film += [word for key, value in tags if value and not info.is_rgb for word in (f"-{key}:v:0", value)]
     if encoding.container in ("mp4", "mov"):
-        film += ["-video_track_timescale", str(info.time_base.denominator), "-movflags", "+faststart"]
+        scale = info.time_base.denominator
+        while scale < 10_000:  # frames that are coded out of order need times between those of the frames
+            scale *= 2
+        film += ["-video_track_timescale", str(scale), "-movflags", "+faststart"]
     with files.atomic(name, sync=True) as out:
         film += ["-t", video.seconds(duration)] if duration is not None else []  # for chapters
         film += ["-fflags", "+bitexact", "-f", encoding.container, "-y", f"file:{out.name}"]
@@ -470,7 +475,6 @@ def _companions(source: str, name: str, like: Info, container: str, audio: bool)
             continue
         words += ["-map", f"1:{each.index}", f"-map_metadata:s:{count}", f"1:s:{each.index}"]
         words += [f"-c:{count}", how] if how else []
-        words += [f"-copypriorss:{count}", "0"] if how == "copy" else []
         count += 1
     if lost:
         log.warning(f"{name}: without what .{container} cannot hold: {', '.join(lost)}")
@@ -510,9 +514,12 @@ def _animate(segments, name: str, encoding: Encoding) -> None:
     inputs = ["-copyts", "-f", "nut", "-i", "pipe:0"]
     with files.atomic(name) as out, contextlib.ExitStack() as stack:
         target = ["-fflags", "+bitexact", "-loop", "0", "-f", encoding.container, "-y", f"file:{out.name}"]
-        keep = ["-fps_mode", "passthrough", "-flags:v", "+bitexact"]
+        keep = ["-fps_mode", "passthrough", "-enc_time_base", "1:100" if encoding.container == "gif" else "1:1000"]
+        keep += ["-flags:v", "+bitexact"]
+        first, end = _told(segments[0])[0], _told(segments[-1])[1]
         if encoding.container == "webp":
             _run([*inputs, *keep, "-c:v", "libwebp_anim", "-quality", "90", *target], segments, name)
+            _end_webp(out.name, round((end - first) * 1000))
             return
         palette = _run(
             [*inputs, "-vf", "palettegen=reserve_transparent=0", "-f", "image2pipe", "-c:v", "png", "pipe:1"],
@@ -524,7 +531,25 @@ def _animate(segments, name: str, encoding: Encoding) -> None:
             pipe.write(palette)  # about a kilobyte, which a pipe holds without a reader
         inputs += ["-f", "png_pipe", "-i", f"pipe:{readable}"]
         mapped = ["-filter_complex", "[0:v][1:v]paletteuse=dither=sierra2_4a:diff_mode=rectangle", "-c:v", "gif"]
+        keep += ["-bsf:v", _durations("gif", end)]
         _run([*inputs, *mapped, *keep, *target], segments, name, pass_fds=(readable,))
+
+
+def _end_webp(path: str, length: int) -> None:
+    """Make the last frame of an animated WebP last until `length` milliseconds: its encoder took a mean duration."""
+    with open(path, "r+b") as data:
+        size, place, shown, last = os.fstat(data.fileno()).st_size, 12, 0, None
+        while place + 8 <= size:
+            data.seek(place)
+            kind, count = struct.unpack("<4sI", data.read(8))
+            if kind == b"ANMF":
+                shown += last[1] if last else 0
+                data.seek(place + 20)
+                last = place + 20, int.from_bytes(data.read(3), "little")
+            place += 8 + count + count % 2
+        if last:
+            data.seek(last[0])
+            data.write(max(0, length - shown).to_bytes(3, "little"))
 
 
 class Pictures:
