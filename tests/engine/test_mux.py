@@ -62,7 +62,8 @@ def test_a_film_unchanged_is_the_same_film(clips, ffmpeg, tmp_path, name, extens
     assert (new.aspect or 1) == (old.aspect or 1)
     formats = {each.replace("yuvj", "yuv") for each in (new.pix_fmt, encoding.pix_fmt)}
     assert formats == {"yuv444p" if name == "odd" else old.pix_fmt.replace("yuvj", "yuv")}
-    assert abs(new.duration - old.duration) <= Fraction(1, 100)
+    # Files tell hundredths of a second; Matroska counts what a decoder of sound leaves out at its beginning, too.
+    assert abs(new.duration - old.duration) <= Fraction(1, 40 if name == "whole" else 100)
     wanted, found = packets(ffmpeg, clips[name]), packets(ffmpeg, output)
     assert len(found) == len(wanted)
     exact = extension == "mp4"
@@ -224,7 +225,7 @@ def test_animations(clips, tmp_path, extension):
         make(source, output, tmp_path, segment=2)
         before, after = list(video.read(source)), list(video.read(output))
         assert [each.time for each in after] == [each.time for each in before]
-        assert video.probe(output).duration == Fraction(1, 2)
+        assert abs(video.probe(output).duration - Fraction(1, 2)) <= Fraction(1, 100)
         for old, new in zip(before, after):
             assert np.abs(old.image.array.astype(int) - new.image.array).mean() < 5
 
