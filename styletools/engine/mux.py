@@ -156,7 +156,7 @@ def _try(given: Encoding, like: Info) -> tuple[str, str]:
         return f"has no option {re.search('AVOption ([^: ]+)', unused)[1]}", ""
     if done.returncode:
         return video.first_reason(lines) or "does not work", ""
-    taken = re.findall(r"Stream #0:0.*?: Video: .*?, (\w+)", "\n".join(lines))[-1]
+    taken = re.findall(r"Stream [#]0:0.*?: Video: .*?, (\w+)", "\n".join(lines))[-1]
     words = ["-f", "nut", "-i", "pipe:0", "-c", "copy", *_into(given), "-f", given.container, "-y", os.devnull]
     remuxed = subprocess.run(
         [*video.ffmpeg(), "-v", "level+error", *words], input=done.stdout, capture_output=True, start_new_session=True

@@ -182,11 +182,13 @@ def probe(path: str | os.PathLike, *, rate: Fraction = Fraction(25)) -> Info:
         reason = first_reason(lines)
         if "matches no streams" in reason:
             reason = "holds no video"
+        elif "Invalid data found" in reason:
+            reason = "not a video, or damaged at its beginning"
         raise errors.DataError(f"{name}: {reason or 'holds no picture'}")
     base, guess = re.search(r"config in time_base: (\d+/\d+), frame_rate: (\d+/\d+)", text).groups()
-    index = int(re.search(r"^  Stream #0:(\d+) -> #0:0", text, re.MULTILINE)[1])
+    index = int(re.search(r"^  Stream [#]0:(\d+) -> [#]0:0", text, re.MULTILINE)[1])
     head = text.partition("Stream mapping:")[0]
-    found = re.findall(r"^  Stream #0:(\d+)(?:\[\w+\])?(?:\((\w+)\))?: (\w+): (\w+)(.*)", head, re.MULTILINE)
+    found = re.findall(r"^  Stream [#]0:(\d+)(?:\[\w+\])?(?:\((\w+)\))?: (\w+): (\w+)(.*)", head, re.MULTILINE)
     told = {int(number): rest for number, *_, rest in found}[index]
     colours = dict(re.findall(r" color_(range|space|primaries|trc):([^\s/]+)", text.partition(shown[0])[2]))
     known = {key: "" if value in ("unknown", "reserved", "unspecified") else value for key, value in colours.items()}
