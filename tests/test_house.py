@@ -165,6 +165,15 @@ LATE = {
         ["distill", "-o", "x.safetensors", "--images", ".", "--resume"],
         ["cyclegan", "-o", "x.safetensors", "--data", "."],
     ),
+    "st-video": (
+        ["gone.mp4", "-s", "great-wave", "-o", "x.mp4"],
+        ["a.png", "-s", "gone.jpg", "-o", "x.mp4"],
+        ["a.png", "-s", "a.png", "-o", "x.doc"],
+        ["a.png", "-s", "a.png", "-o", "x.png"],
+        ["a.png", "-s", "a.png@x", "-o", "x.mp4"],
+        ["a.png", "-s", "a.png", "-o", "x.mp4", "--codec", "nope"],
+        ["a.png", "-s", "a.png", "-o", "x.mp4", "-e", "preset=nope"],
+    ),
 }
 
 

@@ -297,7 +297,7 @@ def run_example(tmp_path_factory):
 
     run("ffmpeg -v error -f lavfi -i testsrc2=size=64x48:rate=25 -f lavfi -i sine=440 -t 0.2 a.mp4")
     with Preloaded(folder / "bin", environment) as preloaded:
-        for command in ("st-apply", "st-extract", "st-gram", "st-sample", "st-eval"):
+        for command in ("st-apply", "st-extract", "st-gram", "st-sample", "st-eval", "st-video"):
             preloaded.script(command)
         # Two steps stand for the hours that an example of training takes.
         preloaded.script("st-train", "--steps 2 --batch-size 2 --crop-size 64 --threads 1")

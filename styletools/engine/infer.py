@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,17 +45,9 @@ def to_levels(picture: Tensor) -> Tensor:
     return picture.detach().float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().cpu()
 
 
-def scaled(size: tuple[int, int], short: int | None) -> tuple[int, int]:
-    """Return (height, width) scaled so that the lesser is `short`; None leaves them."""
-    if short is None:
-        return size
-    height, width = (max(round(side * short / min(size)), 1) for side in size)
-    return height, width
-
-
-def resize(image: Tensor, short: int | None) -> Tensor:
-    """Scale (1, 3, H, W) so that its short side has `short` pixels, bicubic and antialiased; None leaves it."""
-    size = scaled(tuple(image.shape[-2:]), short)
+def resize(image: Tensor, short: int | tuple[int, int] | None) -> Tensor:
+    """Scale (1, 3, H, W) as streams.scaled says, bicubic and antialiased."""
+    size = streams.scaled(tuple(image.shape[-2:]), short)
     if size == tuple(image.shape[-2:]):
         return image
     return F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
@@ -97,7 +90,7 @@ class Restyler:
     method: Method
     style: dict[str, Tensor] | None = None
     alpha: float = 1.0
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
     preserve_color: str = ""
     mask: Tensor | None = None
     outside: dict[str, Tensor] | None = None
@@ -105,9 +98,13 @@ class Restyler:
 
     def __call__(self, image: streams.Image) -> streams.Image:
         """Restyle one picture. Raises DataError for what is no picture, TryAgain when memory runs out."""
+        return self.carry(image, self.paint)
+
+    def carry(self, image: streams.Image, paint: Callable[[Tensor], Tensor]) -> streams.Image:
+        """Return what `paint` makes of a picture's colours, (1, 3, H, W) at the size wanted, as a picture like it."""
         if not isinstance(image, streams.Image):
             raise errors.DataError("holds tensors, not a picture")
-        height, width = scaled(image.array.shape[:2], self.size)
+        height, width = streams.scaled(image.array.shape[:2], self.size)
         if self.size is not None:
             self.limits.check_size(width, height)
         original, opacity = to_tensor(image)
@@ -116,14 +113,19 @@ class Restyler:
             original = resize(original, self.size)
             if opacity is not None:
                 opacity = _resize_plane(opacity, original.shape[-2:])
-        result = self.restyle(original, self.style)
-        if self.mask is not None:
-            mask = F.interpolate(
-                self.mask[None, None].to(original.device), original.shape[-2:], mode="bilinear", antialias=True
-            )
-            other = original if self.outside is None else self.restyle(original, self.outside)
-            result = torch.lerp(other, result, mask)
-        return to_image(result, image, opacity)
+        return to_image(paint(original), image, opacity)
+
+    def paint(self, original: Tensor, restyle: Callable[[Tensor, dict | None], Tensor] | None = None) -> Tensor:
+        """Restyle (1, 3, H, W) RGB in [0, 1] inside and outside of the mask; another `restyle` may do each of them."""
+        restyle = restyle or self.restyle
+        result = restyle(original, self.style)
+        if self.mask is None:
+            return result
+        mask = F.interpolate(
+            self.mask[None, None].to(original.device), original.shape[-2:], mode="bilinear", antialias=True
+        )
+        other = original if self.outside is None else restyle(original, self.outside)
+        return torch.lerp(other, result, mask)
 
     def restyle(self, original: Tensor, style: dict[str, Tensor] | None) -> Tensor:
         """Restyle (1, 3, H, W) RGB in [0, 1] of any size; mask and size are not its business. Raises as a call does."""

@@ -50,7 +50,7 @@ def parse(specs: Sequence[str]) -> list[Style]:
     Commas and colons in the names of files that exist belong to the names. Raises MissingInput for what is neither a
     file nor a bundled name, UsageError for a bad weight, DataError for what is no regular file.
     """
-    found = [_parse_one(part) for spec in specs for part in _split(spec)]
+    found = [_parse_one(part) for spec in specs for part in split(spec)]
     if specs and not found:
         raise errors.UsageError("an empty style")
     if found and not sum(style.weight for style in found) > 0:
@@ -58,8 +58,8 @@ def parse(specs: Sequence[str]) -> list[Style]:
     return found
 
 
-def _split(spec: str) -> list[str]:
-    """Split at the commas that are in no file's name: as much as names a file is taken together."""
+def split(spec: str) -> list[str]:
+    """Split a spec at the commas that are in no file's name: as much as names a file is taken together."""
     words, parts = spec.split(","), []
     while words:
         taken = len(words)

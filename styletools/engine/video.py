@@ -161,10 +161,10 @@ def probe(path: str | os.PathLike, *, rate: Fraction = Fraction(25)) -> Info:
     """
     name = os.fsdecode(path)
     if is_numbered(name):
-        first = streams.open_image(_numbered(name)[0])
+        first = streams.open_image(numbered(name)[0])
         height, width = first.array.shape[:2]
         depth = first.array.dtype.itemsize * 8
-        duration = len(_numbered(name)) / rate
+        duration = len(numbered(name)) / rate
         return Info(width, height, rate, 1 / rate, "rgb48le" if depth > 8 else "rgb24", depth, duration=duration)
     _check(name)
     if _extension(name) in _ANIMATIONS:
@@ -340,7 +340,7 @@ def _listen(pipe, times: queue.Queue, complaints: list[str]) -> None:
     times.put(None)
 
 
-def _numbered(pattern: str) -> list[str]:
+def numbered(pattern: str) -> list[str]:
     """Return the files of numbered pictures in order, however many are missing between. MissingInput without any."""
     folder, base = os.path.split(pattern)
     before, after = re.split(r"%0?\d*d", base)
@@ -355,7 +355,7 @@ def _numbered(pattern: str) -> list[str]:
 
 
 def _pictures(pattern: str, info: Info) -> Iterator[Frame]:
-    for number, path in enumerate(_numbered(pattern)):
+    for number, path in enumerate(numbered(pattern)):
         image = streams.open_image(path)
         if image.array.shape[:2] != (info.height, info.width):
             raise errors.DataError(f"{path}: is not as large as the first picture, {info.width}x{info.height}")

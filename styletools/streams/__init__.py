@@ -317,6 +317,14 @@ def writer(
     return _module(found).Writer(out, _canonical(format), options)
 
 
+def scaled(size: tuple[int, int], short: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Return (height, width) scaled so that the lesser is `short`; None leaves them, two numbers take their place."""
+    if short is None or isinstance(short, tuple):
+        return short or size
+    height, width = (max(round(side * short / min(size)), 1) for side in size)
+    return height, width
+
+
 def open_image(path: str | os.PathLike, limits: Limits | None = None) -> Image:
     """Return the picture in a file: the first, where there are several. DataError if it holds none."""
     name = os.fspath(path)
