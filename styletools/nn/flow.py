@@ -16,15 +16,15 @@ _COARSEST = 8  # the short side of the smallest pictures of the pyramid, at leas
 _TRUNCATED = 2.0  # a difference of descriptors that counts no more when it grows: occlusion, light
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Return the picture (N, C, H, W) sampled at x + flow, bilinear; outside it, its nearest edge."""
+def warp(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """Return the picture (N, C, H, W) sampled at x + flow, bilinear or bicubic; outside it, its nearest edge."""
     height, width = flow.shape[-2:]
     y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None]
     x = torch.arange(width, dtype=flow.dtype, device=flow.device)
     # grid_sample wants the corner pixels' centres at -1 and 1.
     x = (x + flow[:, 0]) * (2 / max(image.shape[-1] - 1, 1)) - 1
     y = (y + flow[:, 1]) * (2 / max(image.shape[-2] - 1, 1)) - 1
-    return F.grid_sample(image, torch.stack((x, y), -1), mode="bilinear", padding_mode="border", align_corners=True)
+    return F.grid_sample(image, torch.stack((x, y), -1), mode=mode, padding_mode="border", align_corners=True)
 
 
 def occluded(forward: Tensor, backward: Tensor) -> Tensor:
@@ -60,11 +60,12 @@ def read_kitti(image: streams.Image) -> Tensor:
 
 
 @torch.no_grad()
-def estimate(a: Tensor, b: Tensor, *, scale: float = 0.5) -> Tensor:
+def estimate(a: Tensor, b: Tensor, *, scale: float = 0.5, polish: bool = False) -> Tensor:
     """Return the flow from picture a to picture b, both (1, 3, H, W) in [0, 1]: (1, 2, H, W), known everywhere.
 
     From small pictures to larger ones, up to `scale` of their size: the best match within 3 pixels, matches taken over
-    from neighbours where they fit better, then TV-L1 on descriptors that do not depend on the light.
+    from neighbours where they fit better, then TV-L1 on descriptors that do not depend on the light. With `polish` the
+    flow found is refined once more, by less than a pixel, at the pictures' own size.
     Papers: Zach, Pock and Bischof, A duality based approach for realtime TV-L1 optical flow, 2007; Steinbrücker,
     Pock and Cremers, Large displacement optical flow computation without warping, 2009; propagation of matches: Barnes
     et al., PatchMatch, 2009.
@@ -78,16 +79,17 @@ def estimate(a: Tensor, b: Tensor, *, scale: float = 0.5) -> Tensor:
         pyramid.append(tuple(F.interpolate(x, level, mode="bilinear", antialias=True) for x in pyramid[-1]))
     flow = a.new_zeros(1, 2, *sizes[-1], dtype=torch.float32)
     for number, (small_a, small_b) in enumerate(reversed(pyramid[1:]), 1):
-        flow = _resize(flow, small_a.shape[-2:])
+        flow = resize(flow, small_a.shape[-2:])
         first, second, weight = _describe(small_a), _describe(small_b), _smoothness(small_a)
         # At the last, largest level most is settled, and a wide search would take most of the time.
         flow = _search(first, second, flow, 1 if number == len(sizes) else 3)
         flow = _smooth(flow, weight, 2.0, 8, _duals(flow))
         flow = _refine(first, second, _propagate(first, second, flow), weight)
-    return _resize(flow, size)
+    flow = resize(flow, size)
+    return _refine(_describe(a), _describe(b), flow, _smoothness(a), 1, 3) if polish else flow
 
 
-def _resize(flow: Tensor, size) -> Tensor:
+def resize(flow: Tensor, size) -> Tensor:
     """Scale a flow to (height, width), its lengths along with it."""
     factors = flow.new_tensor([size[1] / flow.shape[-1], size[0] / flow.shape[-2]]).view(1, 2, 1, 1)
     return F.interpolate(flow, tuple(size), mode="bilinear") * factors
@@ -162,14 +164,14 @@ def _propagate(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
     return flow
 
 
-def _refine(first: Tensor, second: Tensor, flow: Tensor, weight: Tensor) -> Tensor:
-    """Return the flow brought to fractions of pixels: TV-L1, three times linearised."""
+def _refine(first: Tensor, second: Tensor, flow: Tensor, weight: Tensor, times: int = 3, steps: int = 5) -> Tensor:
+    """Return the flow brought to fractions of pixels: TV-L1, linearised so many times, each with so many steps."""
     theta, duals = 0.15, _duals(flow)
-    for _ in range(3):
+    for _ in range(times):
         found = warp(second, flow)
         right, down = _slopes(found).chunk(2, 1)
         start, offset = flow, found - first
-        for _ in range(5):
+        for _ in range(steps):
             moved = flow - start
             left = offset + right * moved[:, :1] + down * moved[:, 1:]
             # The absolute value of each channel's difference as a weighted square: a system of 2 x 2 for each pixel.
