@@ -41,7 +41,8 @@ def _line(entry) -> str:
     """Return what a line of the list says after the name."""
     if entry["kind"] == "method":
         needs = ", needs a published model" if entry["needs_model"] else ""
-        return f"{entry['title']} [applies to {entry['applies_to']}, trains on {entry['trains_on']}{needs}]"
+        ways = f", goes {' or '.join(entry['directions'])}" if entry["directions"] else ""
+        return f"{entry['title']} [applies to {entry['applies_to']}, trains on {entry['trains_on']}{ways}{needs}]"
     words = [f"{entry['size'] / 1024:.0f} KiB"]
     if entry["kind"] == "model":
         words.insert(0, f"{entry['method']}, {entry['parameters']} parameters")
@@ -54,7 +55,7 @@ def _methods():
         title = found.title.removeprefix(f"{name}: ").rstrip(".")
         yield {
             "kind": "method", "name": name, "title": title, "applies_to": found.applies_to,
-            "trains_on": found.trains_on, "needs_model": found.needs_model,
+            "trains_on": found.trains_on, "needs_model": found.needs_model, "directions": found.directions,
             "options": {option.name: option.default for option in found.options},
         }  # fmt: skip
 
