@@ -18,8 +18,8 @@ Where the description left gaps, this is what was done, and why:
   in the batch. It is read from the mean and the deviation of frozen features, which tell styles apart from the start.
 - Spectral normalisation (arXiv:1802.05957) holds the discriminator: instance normalisation would hide colours from it.
   `augment` moves pictures and cuts pieces out of them; changes of colour would hide the colours of a style.
-- Two rates (arXiv:1706.08500) instead of 2e-4 for both: the networks are small, and a discriminator held like that
-  learns slowly. At 5e-4 it was still guessing after 200 steps of batch 4, and the generator learnt nothing from it.
+- Two rates (arXiv:1706.08500), and larger ones than 2e-4 for both, so that a training of minutes gets somewhere: the
+  networks are small, and a discriminator held like that learns slowly.
 - Validation goes by how far the crowd of made pictures is from that of the real ones, by those means and deviations:
   losses of the two contestants tell who is ahead, not how good they are.
 """
