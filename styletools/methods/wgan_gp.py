@@ -4,8 +4,10 @@ Paper: arXiv:1704.00028 (Gulrajani et al., 2017): the critic's slope is held at 
 of its means estimates the Wasserstein distance, which falls as the pictures get better. It has layer normalisation, for
 the penalty is of each picture alone. Networks as of dcgan, with resize-convolutions; what the critic sees is augmented.
 
-Each step trains the critic; every `n_critic`-th, the generator, too. The model file holds the critic as well (under
-3 MB at 64 pixels): it judges, and --init goes on with it.
+Each step trains the critic; every `n_critic`-th, the generator, too. The paper has n_critic=5 and rates of 1e-4; with
+two rates (arXiv:1706.08500) one step of the critic serves, and the generator gets further in the same time
+(bench/README.md). The model file holds the critic as well (under 3 MB at 64 pixels): it judges, and --init goes on
+with it.
 """
 
 from dataclasses import dataclass
@@ -27,11 +29,11 @@ class Config:
     image_size: Annotated[int, "side of the pictures: 16, 32, 64, 128 or 256; --crop-size must be the same"] = 64
     z_dim: Annotated[int, "length of the noise that a picture is made from"] = 128
     channels: Annotated[int, "channels at half and full resolution; up to eight times as many below"] = 32
-    n_critic: Annotated[int, "steps of the critic to one of the generator"] = 5
+    n_critic: Annotated[int, "steps of the critic to one of the generator (paper: 5)"] = 1
     gp_weight: Annotated[float, "weight of the gradient penalty"] = 10.0
-    augment: Annotated[str, "how pictures are changed for the critic; empty: not"] = "color,translation,cutout"
-    lr_g: Annotated[float, "learning rate of the generator"] = 1e-4
-    lr_d: Annotated[float, "learning rate of the critic"] = 1e-4
+    augment: Annotated[str, "how pictures are changed for the critic; empty: not"] = "color,translation"
+    lr_g: Annotated[float, "learning rate of the generator (paper: 1e-4)"] = 2e-4
+    lr_d: Annotated[float, "learning rate of the critic (paper: 1e-4)"] = 4e-4
 
 
 class WganGp(Method):

@@ -40,6 +40,6 @@ def test_the_penalty_brings_the_slope_to_one():
 
 
 def test_optimizers():
-    for key, optimizer in made(lr_g=3e-4).optimizers().items():
+    for key, optimizer in made(lr_g=3e-4, lr_d=1e-4).optimizers().items():
         assert optimizer.param_groups[0]["betas"] == (0.0, 0.9)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(3e-4 if key == "generator" else 1e-4)
