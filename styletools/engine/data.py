@@ -191,11 +191,14 @@ class Crops:
         """role: a number that makes the draws of two Crops with one seed independent; below 90."""
         self.groups = [list(s.held_out if held_out else s.paths) for s in sources]
         shares = np.array([s.share if group else 0.0 for s, group in zip(sources, self.groups)])
-        if not shares.any():
+        if not shares.any() and held_out:
             raise errors.UsageError("too few images to hold any out for validation")
+        if not shares.any():
+            raise errors.UsageError("every image is held out: none is left to train on")
         self.shares = shares / shares.sum()
         self.specs = [s.spec for s in sources]
         self.seed, self.role = seed, role
+        self._kind = "held-out" if held_out else "training"
         self._count = len(set().union(*self.groups))
         self._broken: set[str | Member] = set()
         self._lock = threading.Lock()
@@ -230,9 +233,9 @@ class Crops:
             if image is not None:
                 break
             if len(self._broken) == self._count:
-                raise errors.DataError("none of the training images can be read")
+                raise errors.DataError(f"none of the {self._kind} images can be read")
             if number is not None and self._broken.issuperset(group):
-                raise errors.DataError(f"none of the images of {self.specs[number]} can be read")
+                raise errors.DataError(f"none of the {self._kind} images of {self.specs[number]} can be read")
         short = min(image.size)
         side = short if short <= size else size + where[0] * (short - size)
         x, y = where[1] * (image.width - side), where[2] * (image.height - side)
@@ -263,6 +266,12 @@ class Crops:
 
 class LabelledCrops(Crops):
     """Crops whose label is the place of their source among the sources. Every label comes as often as any other."""
+
+    def __init__(self, sources: Sequence[Source], seed: int, role: int, held_out: bool = False):
+        super().__init__(sources, seed, role, held_out)
+        for spec, group in zip(self.specs, self.groups):
+            if not group:
+                raise errors.UsageError(f"every image of {spec} is held out: none is left to train on")
 
     def labels(self, step: int, count: int, *, first: int = 0) -> torch.Tensor:
         """Return the labels of crops `first` .. `first + count - 1` of `step`, (count,) int64: in turn, from any on."""

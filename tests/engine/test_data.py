@@ -551,5 +551,21 @@ def test_a_label_without_a_picture_that_can_be_read(labelled, tmp_path):
     for step in range(20):
         labelled_crops(labelled).batch(step, 6, 16)
     (tmp_path / "green/1.png").write_bytes(b"")
-    with pytest.raises(errors.DataError, match="none of the images of .*/green can be read"):
+    with pytest.raises(errors.DataError, match="none of the training images of .*/green can be read"):
         labelled_crops(labelled).batch(0, 3, 16)
+
+
+def test_a_label_whose_held_out_picture_is_broken_says_so(labelled, tmp_path):
+    """The others of it can be read."""
+    (tmp_path / "red/0.png").write_bytes(b"")
+    labelled_crops(labelled, holdout=20).batch(0, 6, 16)
+    with pytest.raises(errors.DataError, match="none of the held-out images of .*/red can be read"):
+        labelled_crops(labelled, held_out=True, holdout=20).batch(0, 6, 16)
+
+
+def test_every_label_keeps_something_to_train_on(labelled, tree):
+    """Of a label of one picture that one does for both, even where all others are held out."""
+    with pytest.raises(errors.UsageError, match="every image of .*/red is held out: none is left to train on"):
+        labelled_crops(labelled, holdout=1)
+    with pytest.raises(errors.UsageError, match="every image is held out: none is left to train on"):
+        data.Crops([data.Source(str(tree), holdout=1)], 0, 0)
