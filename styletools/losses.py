@@ -157,9 +157,10 @@ def diversity(images: Tensor) -> Tensor:
 def energy_distance(a: Tensor, b: Tensor) -> Tensor:
     """Return how different two crowds of vectors, (N, D) and (M, D), are: 0 or less for one crowd.
 
-    The energy distance (Székely and Rizzo, 2013), estimated without bias, over the root of D; two of each or more.
+    The energy distance (Székely and Rizzo, 2013) over the root of D, estimated without bias from two of each or more.
+    One alone tells of no spread, and is taken for a crowd that has none.
     """
-    within = sum(torch.cdist(x, x).sum() / (len(x) * (len(x) - 1)) for x in (a, b))
+    within = sum(torch.cdist(x, x).sum() / max(len(x) * (len(x) - 1), 1) for x in (a, b))
     return (2 * torch.cdist(a, b).mean() - within) / a.shape[1] ** 0.5
 
 

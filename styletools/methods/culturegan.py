@@ -197,7 +197,9 @@ class CultureGAN(Method):
         for key, value in tensors.items():
             of_labels = key.startswith(("styles.", "discriminator.real.", "discriminator.which."))
             if of_labels and not key.endswith("_v"):
-                rows = own[key].to(value)
+                rows = own[key].to(value.dtype, copy=True)
+                if rows.shape[1:] != value.shape[1:]:
+                    continue  # of other sizes: told where it is loaded
                 for i, name in enumerate(self.labels):
                     if name in theirs:
                         rows[i] = value[theirs.index(name)]
@@ -276,10 +278,8 @@ class CultureGAN(Method):
     def validate(self, batch):
         made = self._paint(batch["content"], self.nets["styles"](batch["label"]))
         named = self._generator_losses(batch, made)
-        total = self.config.content_weight * named["content"]
-        if len(made) > 1:
-            named["style"] = losses.energy_distance(self._look(batch["labelled"]), self._look(made))
-            total = total + named["style"]
+        named["style"] = losses.energy_distance(self._look(batch["labelled"]), self._look(made))
+        total = self.config.content_weight * named["content"] + named["style"]
         return named | {"loss": total, "diversity": losses.diversity(made)}
 
     def sample(self, batch):

@@ -90,6 +90,9 @@ def test_going_on_with_other_pictures_and_other_labels(call, pictures, cultures,
     assert config("y.safetensors")["labels"] == "new,ukiyo-e" and config("y.safetensors")["width"] == 4
     old, new = (modelfile.load(f"{name}.safetensors").nets["styles"].weight.detach() for name in "xy")
     assert torch.equal(new[1], old[2]) and not any(torch.equal(new[0], row) for row in old)
+    for setting in ("embedding=9", "discriminator_width=8", "depth=2"):
+        status, _, err = call("st-train", *more, "-o", "z.safetensors", "--init", "x.safetensors", "-O", setting)
+        assert status == 78 and "x.safetensors: its tensors do not fit" in err and err.count("\n") == 1, err
 
 
 def test_freezing_for_fine_tuning(call, pictures, cultures, folder, model):

@@ -81,6 +81,7 @@ def test_energy_distance():
     a, b = (torch.full((2, 3, 8, 8), x) for x in (0.25, 0.75))
     assert dcgan.energy_distance(a, b) == pytest.approx(1.0), "2 |a - b|, and nothing within"
     assert dcgan.energy_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert dcgan.energy_distance(a[:1], b[:1]) == pytest.approx(1.0), "one alone has no spread"
     mixed = torch.cat([a[:1], b[:1]])
     assert dcgan.energy_distance(mixed, a) == pytest.approx(0.0, abs=1e-6), "2 * 0.25 - 0.5 - 0: it is no square"
     torch.manual_seed(0)
