@@ -399,6 +399,7 @@ def assemble(
     with files.atomic(name, sync=True) as out:
         film += ["-t", video.seconds(duration)] if duration is not None else []  # for chapters
         film += ["-fflags", "+bitexact", "-f", encoding.container, "-y", f"file:{out.name}"]
+        film += video.all_streams(1) if source is not None else []
         _run([*inputs, *taken, *film], segments, name)
 
 

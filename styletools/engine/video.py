@@ -171,8 +171,9 @@ def probe(path: str | os.PathLike, *, rate: Fraction = Fraction(25)) -> Info:
         return _probe_animation(name)
     # With "file:" a name is taken neither for an option nor for one of ffmpeg's protocols.
     words = ["-i", f"file:{os.path.abspath(name)}", "-map", "0:V:0", "-vf", "showinfo=checksum=0", "-frames:v", "1"]
+    words += ["-f", "null", "-", *all_streams()]
     done = subprocess.run(
-        [*ffmpeg(), "-v", "level+info", *words, "-f", "null", "-"], stdin=subprocess.DEVNULL,
+        [*ffmpeg(), "-v", "level+info", *words], stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     lines = done.stderr.decode(errors="replace").splitlines()
@@ -257,6 +258,7 @@ def _decode(name, info, start, duration, skip, deep, whole) -> Iterator[Frame]:
     cut += ["-t", seconds(duration)] if duration is not None else []
     words = [*cut, "-i", f"file:{os.path.abspath(name)}", "-map", "0:V:0"]
     words += ["-vf", ",".join([*chain, f"format={layout}"]), "-fps_mode", "passthrough", "-f", "rawvideo", "pipe:1"]
+    words += all_streams()
     command = [*ffmpeg(), "-v", "level+info", *words]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
@@ -439,6 +441,16 @@ def ffmpeg() -> list[str]:
         return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin"]
     except RuntimeError as error:
         raise errors.Unavailable(f"no ffmpeg: {str(error).splitlines()[0]}") from error
+
+
+def all_streams(number: int = 0) -> list[str]:
+    """Return an output of ffmpeg that is empty, but uses all streams of an input.
+
+    Times count from the beginning of the stream that begins first; of some formats (MPEG-TS) ffmpeg takes only those
+    that it uses. With this, sound and pictures that are read by different processes count from the same moment.
+    """
+    words = [word for kind in "vasd" for word in ("-map", f"{number}:{kind}?")]
+    return [*words, "-c", "copy", "-t", "0", "-f", "null", "-"]
 
 
 def first_reason(lines: list[str]) -> str:

@@ -32,10 +32,14 @@ def make(source, output, folder, *, segment=10, start=None, duration=None, **ask
 
 
 def packets(ffmpeg, path, stream="0:v:0") -> list[tuple[Fraction, str]]:
-    """Return the packets of a stream by ffmpeg's own list: times, in order, and checksums."""
-    lines = ffmpeg("-i", path, "-map", stream, "-c", "copy", "-f", "framecrc", "-").decode().splitlines()
+    """Return the packets of a stream by ffmpeg's own list: times, in order, and checksums.
+
+    Times count from the beginning of the file: with the sound among what is listed, ffmpeg counts so.
+    """
+    words = ["-map", stream, "-map", "0:a?", "-c", "copy", "-f", "framecrc", "-"]
+    lines = ffmpeg("-i", path, *words).decode().splitlines()
     base = next(Fraction(line.split()[-1]) for line in lines if line.startswith("#tb"))
-    found = [line.split(",") for line in lines if not line.startswith("#")]
+    found = [line.split(",") for line in lines if line.startswith("0,")]
     return sorted((int(fields[2]) * base, fields[5]) for fields in found)
 
 
@@ -159,6 +163,29 @@ def test_a_part_of_a_film_has_that_part_of_its_sound(clips, ffmpeg, tmp_path, ex
     assert abs(best - 800) <= 8  # a millisecond
     info = video.probe(output)
     assert info.chapters == 2 and info.duration < Fraction(35, 100)
+
+
+@pytest.mark.parametrize("extension", ["ts", "mkv", "mp4"])
+@pytest.mark.parametrize("late", ["sound", "picture"])
+def test_sound_and_picture_that_begin_apart_stay_apart(ffmpeg, tmp_path, late, extension):
+    source, output = tmp_path / f"in.{extension}", tmp_path / "out.mp4"
+    offset = {late: ["-itsoffset", "0.5"]}
+    picture = [*offset.get("picture", []), "-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25"]
+    ffmpeg(*picture, *offset.get("sound", []), "-f", "lavfi", "-i", "sine", "-t", "1.5", "-c:a", "mp2",
+           "-ar", "48000", source)  # fmt: skip
+
+    def apart(path) -> float:
+        """Return by how much the picture begins after the sound, of the file's own times."""
+        words = ["-copyts", "-i", path, "-map", "0:v", "-map", "0:a", "-c", "copy", "-f", "framecrc", "-"]
+        lines = ffmpeg(*words).decode().splitlines()
+        bases = [Fraction(line.split()[-1]) for line in lines if line.startswith("#tb")]
+        first = [min(int(line.split(",")[2]) * base for line in lines if line.startswith(f"{number},"))
+                 for number, base in enumerate(bases)]  # fmt: skip
+        return float(first[0] - first[1])
+
+    assert abs(apart(source)) > 0.4
+    make(source, output, tmp_path, **QUICK["libx264"])
+    assert apart(output) == pytest.approx(apart(source), abs=0.03)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "ffv1"])
