@@ -414,10 +414,13 @@ def _told(segment: str | os.PathLike) -> tuple[Fraction, Fraction]:
 def _durations(container: str, end: Fraction) -> str:
     """Return the bitstream filter that makes a film end when its last frame does: NUT does not say how long that is.
 
-    MP4 counts from one coded frame to the next, and the last one coded may not be the last one shown.
+    MP4 counts from one coded frame to the next, and the last one coded may not be the last one shown; no frame may
+    last beyond the end, for the whole film would.
     """
     last = f"{end.numerator}/{end.denominator}/TB"
-    left = f"{last}-STARTPTS+STARTDTS-DTS" if container in ("mp4", "mov") else f"{last}-PTS"
+    left = f"{last}-PTS"
+    if container in ("mp4", "mov"):
+        left = f"min({left}\\,{last}-STARTPTS+STARTDTS-DTS)"
     return f"setts=pts=PTS:dts=DTS:duration=max(0\\,{left})"
 
 

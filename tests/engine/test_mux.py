@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import struct
 import subprocess
 from fractions import Fraction
 
@@ -211,6 +212,16 @@ def test_frames_that_are_coded_out_of_order(clips, ffmpeg, tmp_path):
     wanted = [time for time, _ in packets(ffmpeg, clips["ntsc"])]
     assert [frame.time for frame in video.read(output)] == wanted
     assert video.probe(output).duration == video.probe(clips["ntsc"]).duration
+    assert movie_seconds(output) == pytest.approx(movie_seconds(clips["ntsc"]), abs=0.002)
+
+
+def movie_seconds(path) -> float:
+    """Return the duration that an MP4 file has in its head, which ffmpeg itself does not go by, but players show."""
+    data = path.read_bytes()
+    place = data.index(b"mvhd") + 4
+    assert data[place] == 0
+    scale, length = struct.unpack(">II", data[place + 12 : place + 20])
+    return length / scale
 
 
 def test_odd_sizes_are_kept(clips, tmp_path, capsys):
