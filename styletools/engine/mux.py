@@ -180,7 +180,7 @@ def _conversion(like: Info, pix_fmt: str) -> str:
     tags += f":color_primaries={like.primaries or 'unknown'}:color_trc={like.transfer or 'unknown'}"
     into = "" if rgb else f":out_color_matrix={like.coefficients}:out_range={'pc' if like.is_full else 'tv'}"
     aspect = f"{like.aspect.numerator}/{like.aspect.denominator}" if like.aspect else "0"
-    return f"scale=flags={video.SCALING}{into},format={pix_fmt},setparams={tags},setsar={aspect}"
+    return f"scale=flags={video.SCALING}{into},format={pix_fmt},setparams={tags},setsar={aspect}:max=65535"
 
 
 def _input(like: Info) -> list[str]:

@@ -279,6 +279,13 @@ def test_numbered_pictures(tmp_path):
         mux.Pictures(tmp_path / "x%d.txt")
 
 
+def test_the_shape_of_a_pixel_is_kept_exactly(ffmpeg, tmp_path):
+    source, output = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25,setsar=118/81:max=1000", "-frames:v", "1", source)
+    make(source, output, tmp_path, **QUICK["libx264"])
+    assert video.probe(source).aspect == video.probe(output).aspect == Fraction(118, 81)
+
+
 def test_frames_that_cannot_be_written(tmp_path):
     encoding = mux.plan(tmp_path / "x.mp4", INFO)
     with pytest.raises(errors.DataError, match="50x48"), mux.Writer(tmp_path / "s", INFO, encoding) as writer:
