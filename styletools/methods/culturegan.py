@@ -16,10 +16,12 @@ Where the description left gaps, this is what was done, and why:
   would be content with a token.
 - Reference pictures: in `reference_share` of the pictures the embedding is that of the real picture that lies beside it
   in the batch. It is read from the mean and the deviation of frozen features, which tell styles apart from the start.
-- Spectral normalisation (arXiv:1802.05957) holds the discriminator: instance normalisation would hide colours from it.
-  `augment` moves pictures and cuts pieces out of them; changes of colour would hide the colours of a style.
-- Two rates (arXiv:1706.08500), and larger ones than 2e-4 for both, so that a training of minutes gets somewhere: the
-  networks are small, and a discriminator held like that learns slowly.
+- The discriminator sees frozen features, from shallow to deep, instead of pixels (arXiv:2111.01007). Some hundred
+  paintings of very different things are too few for it to learn from scratch what a painting is: one that did could
+  tell neither made pictures from real ones nor one label from another after a thousand steps, and the generator learnt
+  to shift tones from it, no more. Of pixels it sees the shallowest layer, which knows colours.
+- `augment` moves pictures for the discriminator; changes of colour would hide the colours of a style.
+- Larger rates than 2e-4, so that a training of minutes gets somewhere: the networks are small.
 - Validation goes by how far the crowd of made pictures is from that of the real ones, by those means and deviations:
   losses of the two contestants tell who is ahead, not how good they are.
 """
@@ -30,7 +32,6 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
 from styletools import backbones, errors, losses, stats
 from styletools.methods import Method
@@ -52,22 +53,21 @@ class Config:
     blocks: Annotated[int, "residual blocks of the encoder, and of the decoder"] = 2
     embedding: Annotated[int, "numbers that tell a style"] = 32
     dropout: Annotated[float, "share of the decoder's channels that are left out in training"] = 0.0
-    discriminator_width: Annotated[int, "channels of the discriminator's first layer"] = 32
-    depth: Annotated[int, "steps down of the discriminator: 3 judge patches of 62 pixels, 2 of 30, 1 of 14"] = 3
+    discriminator_width: Annotated[int, "channels of the discriminator on each layer of features"] = 32
     adversarial: Annotated[str, "adversarial loss: hinge, vanilla (cross-entropy) or lsgan"] = "hinge"
     adversarial_weight: Annotated[float, "weight of the adversarial loss"] = 1.0
     label_weight: Annotated[float, "weight of being taken for the right label"] = 0.5
-    content_weight: Annotated[float, "weight of what is lost of the photograph"] = 0.5
+    content_weight: Annotated[float, "weight of what is lost of the photograph"] = 0.3
     range_weight: Annotated[float, "weight of values outside [0, 1]"] = 1.0
-    backbone: Annotated[str, "frozen network that judges content and reads reference pictures"] = "slim"
+    backbone: Annotated[str, "frozen network whose features tell content and style"] = "slim"
     content_layer: Annotated[str, "layer whose features keep the content"] = "relu4_1"
-    reference_layers: Annotated[str, "layers whose means and deviations tell a picture's style"] = (
+    style_layers: Annotated[str, "layers that the discriminator and the reader of reference pictures see"] = (
         "relu1_1,relu2_1,relu3_1,relu4_1"
     )
     reference_share: Annotated[float, "share of the pictures trained by a reference; 0: labels only"] = 0.25
-    augment: Annotated[str, "changes for the discriminator: color, translation, cutout"] = "translation,cutout"
+    augment: Annotated[str, "changes for the discriminator: color, translation, cutout"] = "translation"
     lr_g: Annotated[float, "learning rate of the generator (source: 2e-4)"] = 5e-4
-    lr_d: Annotated[float, "learning rate of the discriminator (source: 2e-4)"] = 2e-3
+    lr_d: Annotated[float, "learning rate of the discriminator (source: 2e-4)"] = 5e-4
 
 
 class Encoder(nn.Module):
@@ -129,23 +129,47 @@ class Decoder(nn.Module):
 
 
 class Judge(nn.Module):
-    """The discriminator: how real is each patch as one of a label, and which label is the picture of?"""
+    """The discriminator: how real is each place as one of a label, and which label is the picture of?
 
-    def __init__(self, width: int, depth: int, labels: int):
+    It sees features of a frozen network, each layer through convolutions of its own. Channels are brought to mean 0 and
+    deviation 1 by what they are in real pictures, on average over the latest.
+    """
+
+    def __init__(self, channels: list[int], width: int, labels: int):
+        """channels: those of each layer of the features."""
         super().__init__()
-        channels, layers = [3, *(width * min(2**i, 4) for i in range(depth + 1))], []
-        for i, (before, after) in enumerate(zip(channels, channels[1:])):
-            layers += [nn.Conv2d(before, after, 4, 2 if i < depth else 1, 1), nn.LeakyReLU(0.2)]
-        self.trunk = normal_(nn.Sequential(*layers), 0.05)
-        for layer in self.trunk[::2]:
-            spectral_norm(layer)
-        self.real = spectral_norm(nn.Conv2d(channels[-1], labels, 3, padding=1))
-        self.which = nn.Linear(channels[-1], labels)
+        self.trunks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(count, width, 3, padding=1), nn.LeakyReLU(0.2),
+                nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2),
+            )
+            for count in channels
+        )  # fmt: skip
+        self.real = nn.ModuleList(nn.Conv2d(width, labels, 1) for _ in channels)
+        self.which = nn.Linear(width * len(channels), labels)
+        for i, count in enumerate(channels):
+            self.register_buffer(f"mean_{i}", torch.zeros(count))
+            self.register_buffer(f"variance_{i}", torch.ones(count))
+        self.register_buffer("batches", torch.zeros(()))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) in [0, 1], to logits (N, labels, h, w) of being real and (N, labels) of the label."""
-        x = self.trunk(2 * images - 1)
-        return self.real(x).float(), self.which(x.mean((2, 3))).float()
+    @torch.no_grad()
+    def learn(self, features: list[Tensor]) -> None:
+        """Take in the means and variances of the features of real pictures."""
+        self.batches += 1
+        for i, layer in enumerate(features):
+            variance, mean = torch.var_mean(layer.float(), (0, 2, 3), correction=0)
+            for known, now in ((self.get_buffer(f"mean_{i}"), mean), (self.get_buffer(f"variance_{i}"), variance)):
+                known += (now - known) / self.batches.clamp(max=200)
+
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Layers (N, C, h, w) to logits (N, labels, places) of being real and (N, labels) of the label."""
+        real, pooled = [], []
+        for i, layer in enumerate(features):
+            mean, variance = (self.get_buffer(f"{name}_{i}")[:, None, None] for name in ("mean", "variance"))
+            x = self.trunks[i]((layer.float() - mean) / (variance + 1e-5).sqrt())
+            real.append(self.real[i](x).float().flatten(2))
+            pooled.append(x.mean((2, 3)))
+        return torch.cat(real, 2), self.which(torch.cat(pooled, 1)).float()
 
 
 def _conv(before: int, after: int) -> nn.Conv2d:
@@ -162,7 +186,7 @@ class CultureGAN(Method):
     def __init__(self, config: Config):
         self.config = config
         self.labels = config.labels.split(",") if config.labels else [""]
-        self._layers = [layer.strip() for layer in config.reference_layers.split(",") if layer.strip()]
+        self._layers = [layer.strip() for layer in config.style_layers.split(",") if layer.strip()]
         parse(config.augment)
         if config.adversarial not in ADVERSARIAL:
             raise errors.UsageError(f"adversarial={config.adversarial}: {', '.join(ADVERSARIAL)} expected")
@@ -170,22 +194,20 @@ class CultureGAN(Method):
             raise errors.UsageError(f"labels={config.labels}: a name twice")
         if min(config.width, config.embedding, config.discriminator_width) < 1 or config.blocks < 0:
             raise errors.UsageError("widths and embedding must be 1 or more, and blocks not negative")
-        if not 1 <= config.depth <= 3:
-            raise errors.UsageError(f"depth={config.depth}: 1, 2 or 3 expected")
         if not (0 <= config.dropout < 1 and 0 <= config.reference_share <= 1):
             raise errors.UsageError("dropout must be from 0 to below 1, and reference_share from 0 to 1")
         backbones.check(config.backbone, [config.content_layer, *self._layers])
         if not self._layers:
-            raise errors.UsageError("reference_layers names no layer")
+            raise errors.UsageError("style_layers names no layer")
         self._frozen = backbones.load(config.backbone).to(memory_format=torch.channels_last)
         with torch.no_grad():
-            seen = self._look(torch.zeros(1, 3, 32, 32)).shape[1]
+            channels = [layer.shape[1] for layer in self._seen(torch.zeros(1, 3, 32, 32))]
         self.nets = nn.ModuleDict({
             "encoder": Encoder(config.width, config.blocks),
             "decoder": Decoder(config.width, config.blocks, config.embedding, config.dropout),
             "styles": nn.Embedding(len(self.labels), config.embedding),
-            "reference": nn.Sequential(nn.Linear(seen, 64), nn.ReLU(), nn.Linear(64, config.embedding)),
-            "discriminator": Judge(config.discriminator_width, config.depth, len(self.labels)),
+            "reference": nn.Sequential(nn.Linear(2 * sum(channels), 64), nn.ReLU(), nn.Linear(64, config.embedding)),
+            "discriminator": Judge(channels, config.discriminator_width, len(self.labels)),
         })  # fmt: skip
 
     def adopt(self, config, tensors):
@@ -196,7 +218,7 @@ class CultureGAN(Method):
         own, fitted = self.nets.state_dict(), dict(tensors)
         for key, value in tensors.items():
             of_labels = key.startswith(("styles.", "discriminator.real.", "discriminator.which."))
-            if of_labels and not key.endswith("_v"):
+            if of_labels:
                 rows = own[key].to(value.dtype, copy=True)
                 if rows.shape[1:] != value.shape[1:]:
                     continue  # of other sizes: told where it is loaded
@@ -218,11 +240,15 @@ class CultureGAN(Method):
     def _features(self, images: Tensor, layers: list[str]) -> dict[str, Tensor]:
         return self._frozen.to(images.device)(images, layers)
 
-    def _look(self, images: Tensor) -> Tensor:
-        """Return what frozen features tell of the style of pictures, (N, numbers): the same size in every layer."""
+    def _seen(self, images: Tensor) -> list[Tensor]:
+        """Return the features of pictures by which styles are told."""
         found = self._features(images, self._layers)
-        return torch.cat([F.layer_norm(x, x.shape[1:]) for x in
-                          (torch.cat(stats.mean_std(found[layer]), 1) for layer in self._layers)], 1)  # fmt: skip
+        return [found[layer] for layer in self._layers]
+
+    def _look(self, images: Tensor) -> Tensor:
+        """Return what these tell of the style of pictures, (N, numbers): the same size in every layer."""
+        told = (torch.cat(stats.mean_std(layer), 1) for layer in self._seen(images))
+        return torch.cat([F.layer_norm(x, x.shape[1:]) for x in told], 1)
 
     def _content(self, images: Tensor) -> Tensor:
         return instance_norm(self._features(images, [self.config.content_layer])[self.config.content_layer].float())
@@ -239,9 +265,15 @@ class CultureGAN(Method):
         chosen = torch.rand(len(look), 1) < self.config.reference_share
         return torch.where(chosen.to(known.device), self.nets["reference"](look).to(known.dtype), known)
 
-    def _judged(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the discriminator's logits for pictures changed as `augment` says: of one label, and of each."""
-        real, which = self.nets["discriminator"](augment(images, self.config.augment))
+    def _judged(self, images: Tensor, label: Tensor, *, learn: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the discriminator's logits for pictures changed as `augment` says: of one label, and of each.
+
+        learn: these are real pictures, by which it is to know others.
+        """
+        features = self._seen(augment(images, self.config.augment))
+        if learn:
+            self.nets["discriminator"].learn(features)
+        real, which = self.nets["discriminator"](features)
         return _of(real, label), which
 
     def _generator_losses(self, batch, made: Tensor) -> dict[str, Tensor]:
@@ -260,7 +292,7 @@ class CultureGAN(Method):
 
     def train_step(self, batch, optimizers, step):
         made = self._paint(batch["content"], self._embeddings(batch))
-        real, which = self._judged(batch["labelled"], batch["label"])
+        real, which = self._judged(batch["labelled"], batch["label"], learn=True)
         fake, _ = self._judged(made.detach(), batch["label"])
         judged = {
             "discriminator": losses.discriminator_loss(real, fake, self.config.adversarial),
@@ -312,13 +344,13 @@ class CultureGAN(Method):
         return torch.lerp(image, self._paint(image, embedding).clamp(0, 1), alpha)
 
     def discriminate(self, images):
-        """Return how real pictures are as those of the labels that they are taken for: the mean over patches, (N,)."""
-        real, which = self.nets["discriminator"](images)
-        return (real.mean((2, 3)) * which.softmax(1)).sum(1)
+        """Return how real pictures are as those of the labels that they are taken for: the mean over places, (N,)."""
+        real, which = self.nets["discriminator"](self._seen(images))
+        return (real.mean(2) * which.softmax(1)).sum(1)
 
 
 def _of(logits: Tensor, label: Tensor) -> Tensor:
-    """Return those logits (N, labels, h, w) that are of each picture's label, (N, h, w)."""
+    """Return those logits (N, labels, places) that are of each picture's label, (N, places)."""
     return logits[torch.arange(len(label), device=label.device), label]
 
 
