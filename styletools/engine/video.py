@@ -13,6 +13,7 @@ import itertools
 import os
 import queue
 import re
+import stat
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -180,12 +181,13 @@ def probe(path: str | os.PathLike, *, rate: Fraction = Fraction(25)) -> Info:
     text = "\n".join(re.sub(r"^((?:\[[^]]*\] )*)\[info\] ", r"\1", line) for line in lines)
     shown = re.search(r" n: *0 pts: *(\S+) .*? fmt:(\S+) .*?sar:(\d+)/(\d+) s:(\d+)x(\d+)", text)
     if not shown:
-        reason = first_reason(lines)
+        reason = first_reason(lines) or "holds no picture"
         if "matches no streams" in reason:
             reason = "holds no video"
-        elif "Invalid data found" in reason:
-            reason = "not a video, or damaged at its beginning"
-        raise errors.DataError(f"{name}: {reason or 'holds no picture'}")
+        elif "Input #0," not in text:
+            detail = "" if "Invalid data found" in reason else f" ({reason})"
+            reason = f"not a video, or damaged at its beginning{detail}"
+        raise errors.DataError(f"{name}: {reason}")
     base, guess = re.search(r"config in time_base: (\d+/\d+), frame_rate: (\d+/\d+)", text).groups()
     index = int(re.search(r"^  Stream [#]0:(\d+) -> [#]0:0", text, re.MULTILINE)[1])
     head = text.partition("Stream mapping:")[0]
@@ -403,11 +405,16 @@ def _cut(found: Iterator[Frame], start: Fraction, duration: Fraction | None, ski
 
 
 def _check(name: str) -> None:
-    """Raise the error of a file that cannot be opened."""
+    """Raise the error of a file that cannot be opened, is empty or a pipe."""
     try:
+        found = os.stat(name)
+        if stat.S_ISFIFO(found.st_mode):  # opening one would wait, and take away what is in it
+            raise errors.DataError(f"{name}: is a pipe: films are read more than once; y4m may come by standard input")
         open(name, "rb").close()
     except OSError as error:
         raise errors.from_os_error(error, name) from error
+    if stat.S_ISREG(found.st_mode) and not found.st_size:
+        raise errors.DataError(f"{name}: is empty")
 
 
 def _extension(name: str) -> str:

@@ -1,6 +1,7 @@
 """Reading videos: clips that ffmpeg makes, whole, turned, cut off, and left early; their times and what they tell."""
 
 import gc
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -187,6 +188,16 @@ def test_probe_tells_what_is_beside_the_video(clips, ffmpeg, tmp_path):
 def test_what_is_not_told_is_guessed_as_players_do():
     small = video.Info(720, 576, Fraction(25))
     assert small.coefficients == "bt601" and video.Info(1280, 720, Fraction(25)).coefficients == "bt709"
+
+
+def test_what_is_no_film_is_called_so(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("hello there\n")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name, message in (("empty", "is empty"), ("text", r"not a video, .*\(moov atom not found\)"), ("pipe", "pipe")):
+        with pytest.raises(errors.DataError, match=rf"{name}\.mp4: {message}") as raised:
+            video.probe(tmp_path / f"{name}.mp4")
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["ntsc", "uneven", "late", "broadcast", "one", "full-chroma"])
