@@ -3,11 +3,11 @@
     python bench/steady.py clip.mp4 [folder/ ...] -s style.jpg [-s ...] [--strength 0.6 ...] [--start 0] [--frames 20]
     python bench/steady.py --pair a.png b.png flow.flo -s style.jpg
 
-A line for each clip, style and strength. `warp` (the warping error), `style` and `sharpness` are the means of the metrics
-of these names over those of the same frames restyled one by one; `milliseconds` is what a frame takes more, of
+A line for each clip, style and strength. `warp` (the warping error), `style` and `sharpness` are the means of the
+metrics of these names over those of the same frames restyled one by one; `milliseconds` is what a frame takes more, of
 processor time on one thread, and `cost` that over the time of the network; `from` is the frame-by-frame warping error
-itself, and `content` that of the photographs. Clips are videos or folders of pictures. A pair is judged by its true flow;
-of a clip the flow is estimated, by the same method that steadies it, though from larger pictures.
+itself, and `content` that of the photographs. Clips are videos or folders of pictures. A pair is judged by its true
+flow; of a clip the flow is estimated, by the same method that steadies it, though from larger pictures.
 """
 
 import itertools

@@ -1,15 +1,17 @@
 """What makes a restyled film steady: each frame takes over what it can of the one before, moved as its content moved.
 
-Left to itself, a network paints noise and motion of a fraction of a pixel anew in every frame, which flickers. Here
+Left to itself, a network paints its strokes anew in every frame: already a motion by one pixel, where it works at a
+quarter of the resolution, gives others. Here
 
 - the statistics that normalisation layers divide by follow the film slowly, so that what comes into the picture
   does not change the colours of all the rest;
-- the frame before is brought to the present one along the optical flow of the photographs and blended in, where the
-  flow explains the photograph (Ruder et al., arXiv:1604.08610, judge by the flow back, which costs as much again and
-  was no better);
-- the mean of two textures that differ is paler than either: the detail is brought back to the contrast that it has
-  in the present frame (Heitz and Neyret, High-Performance By-Example Noise using a Histogram-Preserving Blending
-  Operator, 2018, do this for textures). Without it, a film at this strength loses a quarter to a half of its sharpness.
+- the frame before is brought to the present one along the optical flow of the photographs. Faintly laid into the
+  photograph, its strokes make the network paint some of them again;
+- then it is blended into what the network has painted, where the flow explains the photograph (Ruder et al.,
+  arXiv:1604.08610, judge by the flow back, which takes as long again and was no better);
+- the mean of two textures that differ is paler than either: detail is brought back to the contrast that it has in the
+  present frame (Heitz and Neyret, High-Performance By-Example Noise using a Histogram-Preserving Blending Operator,
+  2018, do so for textures). Without that, a third of the sharpness would be lost.
 
 Where the scene changes, everything begins anew.
 """
@@ -25,20 +27,20 @@ from styletools.engine import infer
 from styletools.nn import flow as flows
 from styletools.nn import norm
 
-DEFAULT_STRENGTH = 0.6
+DEFAULT_STRENGTH = 0.5
 
-_MOST = 0.9  # share of the frame before at full strength
+_MOST = 0.76  # share of the frame before at full strength
 _SEARCHED = 64  # pixels of the short side, at least, of the pictures that motion is searched in
 _UNLIKE = 0.08  # RMS difference of the photograph to the one before, moved, at which the share falls to 1 / e
 # Of the photograph's variance, what the flow may leave unexplained in one scene: the clips measured have up to 0.03, a
 # light that goes down by a fifth or heavy noise 0.4, pictures that show something else 0.7 and more.
 _UNEXPLAINED = 0.5
 _DARK = 0.014**2  # a variance that counts as none: noise of dark pictures is never explained
-_SEED = 0.12  # of the strokes of the frame before, at full strength, laid into the photograph
-_STROKE = 8  # pixels: what is larger is no stroke but colour
+_SEED = 0.025  # of the strokes of the frame before, at full strength, laid into the photograph
+_STROKE = 32  # pixels: what is larger is no stroke but colour
 _CELL = 8  # pixels a side, over which the contrast of detail is measured
 _SHARPEST = 1.0  # most that detail is raised by
-_RAISED = 1.25  # what is raised is a narrower band than what has become pale
+_RAISED = (1.3, 1.0)  # how much of the detail that is missing is given back, the finest and that twice as large
 _FAINT = 0.003**2  # detail that is too faint to be worth raising
 
 
@@ -78,7 +80,8 @@ class Steady:
     def __call__(self, frame: streams.Image | Tensor) -> streams.Image | Tensor:
         """Restyle the next frame: a picture, or (1, 3, H, W) RGB in [0, 1], which comes back as the same.
 
-        Raises what the restyler raises; the frames before are the same then as they were.
+        A tensor that comes back is also remembered: leave it as it is. Raises what the restyler raises, and then
+        remembers what it did before.
         """
         if isinstance(frame, Tensor):
             return self._paint(frame)
@@ -118,7 +121,7 @@ class Steady:
         self._photo, self._outputs, self._moments = photo, outputs, moments
         return result
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _follow(self, original: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the frame at half its size, the flow back to the frame before, and how well that explains each pixel,
         0 to 1, (1, 1, H, W); no flow where there is no frame before that shows the same.
@@ -140,12 +143,12 @@ class Steady:
         return photo, flows.resize(flow, size), F.interpolate(trust, size, mode="bilinear")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _warp(before: Tensor, flow: Tensor) -> Tensor:
     return flows.warp(before, flow, "bicubic")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _seeded(photo: Tensor, moved: Tensor, amount: Tensor) -> Tensor:
     """Return a photograph with so much of the strokes of the frame before in it, but not of its colours."""
     size = [-(-side // _STROKE) for side in moved.shape[-2:]]
@@ -153,22 +156,35 @@ def _seeded(photo: Tensor, moved: Tensor, amount: Tensor) -> Tensor:
     return torch.addcmul(photo, amount, moved - colours).clamp_(0, 1)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _blend(now: Tensor, moved: Tensor, amount: Tensor) -> Tensor:
     """Return a frame with so much of the one before in it, its detail as strong as it was."""
     blended = torch.lerp(now, moved, amount)
-    wanted, detail = _detail(now), _detail(blended)
-    size = [-(-side // _CELL) for side in now.shape[-2:]]
-    wanted, found = (F.interpolate(x.square(), size, mode="area") + _FAINT for x in (wanted, detail))
-    gain = _RAISED * ((wanted / found).sqrt() - 1)
-    gain = F.interpolate(gain.clamp(0, _SHARPEST), now.shape[-2:], mode="bilinear")
-    return (blended + gain * detail).clamp(0, 1)
+    weights = now.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    wanted, found = ((image * weights).sum(1, keepdim=True) for image in (now, blended))
+    for raised in _RAISED:
+        added = raised * _missing(wanted, found)
+        if added.shape != blended.shape[-2:]:
+            added = F.interpolate(added, blended.shape[-2:], mode="bilinear")
+        blended += added
+        size = [-(-side // 2) for side in wanted.shape[-2:]]
+        wanted, found = (F.interpolate(luma, size, mode="area") for luma in (wanted, found))
+    return blended.clamp_(0, 1)
 
 
-def _detail(image: Tensor) -> Tensor:
-    """Return how far the luma of each pixel is from the mean around it: (1, 1, H, W)."""
-    luma = (image * image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    kernel = luma.new_tensor([1, 2, 1]) / 4
-    kernel = -kernel[:, None] * kernel
-    kernel[1, 1] += 1
-    return F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), kernel[None, None])
+def _missing(wanted: Tensor, found: Tensor) -> Tensor:
+    """Return what the finest detail of a plane lacks to be as strong as that of another, both (1, 1, H, W)."""
+    wanted, found = _detail(wanted), _detail(found)
+    size = [-(-side // _CELL) for side in wanted.shape[-2:]]
+    strong, pale = (F.interpolate(x.square(), size, mode="area") + _FAINT for x in (wanted, found))
+    gain = ((strong / pale).sqrt() - 1).clamp(0, _SHARPEST)
+    return F.interpolate(gain, wanted.shape[-2:], mode="bilinear") * found
+
+
+def _detail(plane: Tensor) -> Tensor:
+    """Return how far each pixel is from the mean around it, weighed 1 2 1 each way."""
+    mean = F.pad(plane, (1, 1, 1, 1), mode="replicate")
+    for dim in (-2, -1):  # several times faster than a convolution
+        size = mean.shape[dim] - 2
+        mean = (mean.narrow(dim, 0, size) + mean.narrow(dim, 2, size)).add_(mean.narrow(dim, 1, size), alpha=2)
+    return plane - mean / 16

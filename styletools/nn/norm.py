@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 _replace: ContextVar[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None] = ContextVar("replace", default=None)
 
 
@@ -65,12 +64,15 @@ def _normalize(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Ten
     centred = y - mean
     variance = (centred * centred).mean((2, 3), keepdim=True)
     replace = _replace.get()
+    other = mean
     if replace is not None and not torch.is_grad_enabled():
         other, variance = replace(mean, variance)
-        centred += mean - other
     inverse = torch.rsqrt(variance + eps)
     factor = (1 + scale)[:, :, None, None] * inverse
-    return torch.addcmul(shift[:, :, None, None], centred, factor).to(x.dtype), centred, inverse
+    shift = shift[:, :, None, None]
+    if other is not mean:
+        shift = shift + (mean - other) * factor
+    return torch.addcmul(shift, centred, factor).to(x.dtype), centred, inverse
 
 
 class _ConditionalInstanceNorm(torch.autograd.Function):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from styletools.nn.norm import conditional_instance_norm, instance_norm
+from styletools.nn.norm import conditional_instance_norm, instance_norm, replaced
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(2, 9), st.integers(1, 9))
 
@@ -79,3 +79,33 @@ def test_with_and_without_gradients_it_is_the_same():
     with torch.no_grad():
         without = conditional_instance_norm(x, scale, shift)
     assert torch.equal(without, conditional_instance_norm(x, scale, shift))
+
+
+def test_statistics_can_be_seen_and_replaced():
+    generator = torch.Generator().manual_seed(0)
+    x, scale, shift = (torch.randn(s, generator=generator) for s in ((1, 3, 6, 5), (1, 3), (1, 3)))
+    seen = []
+
+    def keep(mean, variance):
+        seen.append((mean, variance))
+        return mean, variance
+
+    def double(mean, variance):
+        return mean + 1, 4 * variance
+
+    with torch.no_grad():
+        plain, conditional = instance_norm(x), conditional_instance_norm(x, scale, shift)
+        with replaced(keep):
+            assert torch.equal(conditional_instance_norm(x, scale, shift), conditional)
+            torch.testing.assert_close(instance_norm(x), plain)
+        with replaced(double):
+            wanted = (plain - (x.var((2, 3), keepdim=True, correction=0) + 1e-5).rsqrt()) / 2
+            torch.testing.assert_close(instance_norm(x), wanted, rtol=1e-4, atol=1e-4)
+            wanted = wanted * (1 + scale)[:, :, None, None] + shift[:, :, None, None]
+            torch.testing.assert_close(conditional_instance_norm(x, scale, shift), wanted, rtol=1e-4, atol=1e-4)
+        assert torch.equal(instance_norm(x), plain), "it ends with its context"
+    assert len(seen) == 2
+    torch.testing.assert_close(seen[0][0], x.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(seen[1][1], x.var((2, 3), keepdim=True, correction=0))
+    with replaced(double):
+        torch.testing.assert_close(instance_norm(x), plain)  # training has its own
