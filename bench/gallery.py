@@ -2,9 +2,12 @@
 
     python bench/gallery.py [-o docs/gallery.jpg] [--styles a,b,...] [PHOTO...]
     python bench/gallery.py --network waves.safetensors
+    python bench/gallery.py --painter cut=cut.safetensors --painter oil=cultures.safetensors@oil ...
 
 The second makes docs/johnson.jpg: three photographs in the great wave, by the bundled model and below by a network for
-that style. The photographs lie in the scikit-image package (CC0 and NASA); nothing is downloaded.
+that style. The third makes docs/adversarial.jpg: the photographs, small, and what models of other methods make of them
+(@LABEL: one that has labels), a column each. The photographs lie in the scikit-image package (CC0 and NASA); nothing is
+downloaded.
 """
 
 import importlib.util
@@ -21,6 +24,7 @@ STYLES = (
     "shipwreck",
 )  # fmt: skip
 CELL = (256, 192)
+SMALL = 128  # short side of what models see that were trained on small pictures
 LARGEST = 1_500_000
 
 
@@ -30,16 +34,24 @@ LARGEST = 1_500_000
 @click.option("-m", "--model", default="live", show_default=True)
 @click.option("--styles", "names", default=",".join(STYLES), show_default=True)
 @click.option("--network", help="A model of one style: make docs/johnson.jpg instead.")
-def main(photographs, output, model, names, network):
+@click.option("--painter", "painters", multiple=True, help="NAME=MODEL[@LABEL]: make docs/adversarial.jpg instead.")
+def main(photographs, output, model, names, network, painters):
     """Write a contact sheet of photographs in styles."""
-    from PIL import Image, ImageDraw, ImageFont, ImageOps
-
-    from styletools import modelfile, streams
+    from styletools import modelfile
     from styletools.engine import infer, styles
 
     if not photographs:
         data = Path(importlib.util.find_spec("skimage").origin).parent / "data"
         photographs = [data / name for name in PHOTOGRAPHS]
+    if painters:
+        columns = {}
+        for name, told in (word.split("=", 1) for word in painters):
+            path, _, label = told.partition("@")
+            painter = modelfile.load(path)
+            columns.setdefault("photograph", infer.Restyler(painter, alpha=0, size=SMALL))
+            columns[name] = infer.Restyler(painter, painter.own_style(label) if label else None, size=SMALL)
+        write_sheet(columns, photographs, "docs/adversarial.jpg")
+        return
     method, digest = modelfile.load(model), modelfile.digest(modelfile.find(model))
 
     def in_style(name: str, short: int):
@@ -49,13 +61,20 @@ def main(photographs, output, model, names, network):
     if network:
         beside(network, in_style("great-wave", 320))
         return
-    names = names.split(",")
+    write_sheet({name: in_style(name, 384) for name in names.split(",")}, photographs, output)
+
+
+def write_sheet(columns, photographs, output) -> None:
+    """Write a sheet as JPEG: a row for each photograph, a column for each name of what restyles them."""
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+    from styletools import streams
+
     width, height = CELL
     label = 20
-    sheet = Image.new("RGB", (width * len(names), height * len(photographs) + label), "white")
+    sheet = Image.new("RGB", (width * len(columns), height * len(photographs) + label), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for column, name in enumerate(names):
-        restyle = in_style(name, 384)
+    for column, (name, restyle) in enumerate(columns.items()):
         pen.text((column * width + width // 2, label // 2), name, "black", font, "mm")
         for row, photograph in enumerate(photographs):
             picture = Image.fromarray(streams.flat_rgb(restyle(streams.open_image(photograph))))
