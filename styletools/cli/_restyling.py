@@ -140,7 +140,7 @@ def choose(
         raise errors.UsageError(f"{name} has no labels: --style-label does not go with it")
 
     def parse(words):
-        return styles.parse_own(words, held, path) if held else styles.parse(words)
+        return styles.parse_own(words, held, path) if held else styles.parse(words, labels)
 
     keys = [(time, parse(words)) for time, words in course(specs)]
     if label_specs and len(keys) > 1:
@@ -148,6 +148,8 @@ def choose(
     if label_specs:
         keys[0][1].extend(styles.parse_own(label_specs, labels, path, "label"))
     outside = parse(outside_specs)
+    for mixture in [*(mixture for _, mixture in keys), outside]:
+        styles.check_weights(mixture)
     _check_use(described, keys[0][1], outside, mask, held, labels)
     direction = _direction(described, direction)
     digest = modelfile.digest(path) if path else ""

@@ -68,7 +68,7 @@ def _data(name: str, text: str):
 @_data("a", "Pictures of one kind, likewise, for methods that translate between two.")
 @_data("b", "Pictures of the other kind, likewise; none need fit one of --a.")
 @click.option("--labelled", metavar="DIR|LABEL=SPEC", multiple=True, help="Pictures of several styles: a folder with a "
-              "folder of each, or LABEL=SPEC for each, likewise without :SHARE.")  # fmt: skip
+              "folder (or tar) of each, or LABEL=SPEC for each, likewise without :SHARE.")  # fmt: skip
 @click.option("--data", metavar="DIR", type=click.Path(readable=False), help="A folder with trainA/ and trainB/ in "
               "place of --a and --b; testA/ and testB/, if there, are what validates.")  # fmt: skip
 @click.option("-o", "--output", metavar="X.safetensors", required=True, help="The model file to write.")
@@ -160,12 +160,8 @@ def main(
     whole = _whole_styles(sources["style"]) if fixed else {}
     if fixed and not resume and not any(word.startswith("styles=") for word in settings):
         config["styles"] = ",".join(whole)
-    for name in ("a", "b"):
-        if sum(len({*source.paths, *source.held_out}) for source in sources.get(name, ())) == 1:
-            log.warning(f"--{name}: a single picture: little but its colours can be learnt from it")
-    for label, source in zip(labels, sources.get("labelled", ())):
-        if len({*source.paths, *source.held_out}) == 1:
-            log.warning(f"--labelled {label}: a single picture: little but its colours can be learnt from it")
+    if own.first:
+        _warn_of_single_pictures(sources, list(labels))
     kinds = {name: pictures.LabelledCrops if name == "labelled" else pictures.Crops for name in specs}
     crops = {name: kinds[name](sources[name], seed, ROLES[name]) for name in specs if name not in fixed}
     batches = pictures.Batches(crops, batch_size, sizes, rank=own.rank, world=own.world)
@@ -223,32 +219,46 @@ def _from_folder(method: str, folder: str, given: dict) -> dict[str, str]:
 
 
 def _labels(words: Sequence[str]) -> dict[str, str]:
-    """Return {label: where its pictures are}, by sorted label, of --labelled: folders of folders, or LABEL=SPEC.
+    """Return {label: where its pictures are}, sorted, of --labelled: folders of folders and tars, or LABEL=SPEC.
 
-    Raises UsageError for a label that -s could not name or that comes twice, MissingInput for a folder without folders.
+    Raises UsageError for a label that --style-label could not name or that comes twice, MissingInput where there are no
+    labels.
     """
     found: dict[str, str] = {}
     for word in words:
         label, equals, spec = word.partition("=")
-        if equals and not os.path.exists(word):
-            each = {label: spec}
+        if equals and spec and not os.path.exists(word):
+            each = [(label, spec)]
         elif os.path.isdir(word):
-            with os.scandir(word) as entries:
-                each = {entry.name: entry.path for entry in entries if entry.is_dir() and entry.name[0] != "."}
+            each = _within(word)
             if not each:
                 raise errors.MissingInput(f"{word}: no folders in it: --labelled needs one for each style")
-        elif os.path.exists(word):
+        elif equals or os.path.exists(word):
             raise errors.UsageError(f"--labelled {word}: a folder of folders or LABEL=SPEC expected")
         else:
             raise errors.MissingInput(f"{word}: no such folder")
-        for label, spec in each.items():
-            # In `--style-label NAME:WEIGHT,...` these separate names.
-            if not label.strip() or "," in label or ":" in label:
-                raise errors.UsageError(f"--labelled {word}: {label!r} is no label: it must have no comma and no colon")
+        for label, spec in each:
+            # In `--style-label NAME:WEIGHT,...` commas and colons separate names.
+            if re.search(r"[,:]", label) or [label] != label.strip().splitlines():
+                raise errors.UsageError(
+                    f"--labelled {word}: {label!r} is no label: one line without commas, colons or spaces around it is"
+                )
             if label in found:
                 raise errors.UsageError(f"--labelled {word}: the label {label} comes twice")
             found[label] = spec
     return dict(sorted(found.items()))
+
+
+def _within(folder: str) -> list[tuple[str, str]]:
+    """Return label and path of each folder and each tar in a folder, but for hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            seen = [entry for entry in entries if entry.name[0] != "."]
+            folders = [(entry.name, entry.path) for entry in seen if entry.is_dir()]
+            tars = [(entry.name[:-4], entry.path) for entry in seen if entry.name.endswith(".tar") and entry.is_file()]
+    except OSError as error:
+        raise errors.from_os_error(error, folder) from error
+    return folders + tars
 
 
 def _check_labels(labels: list[str], settings, config: dict, resumed: Path | None) -> str:
@@ -259,6 +269,15 @@ def _check_labels(labels: list[str], settings, config: dict, resumed: Path | Non
     if any(word.startswith("labels=") for word in settings):
         raise errors.UsageError("-O labels: they are those of --labelled")
     return joined
+
+
+def _warn_of_single_pictures(sources: dict, labels: list[str]) -> None:
+    """Say which side of a translation, or which label, has but one picture."""
+    crowds = {f"--{name}": sources[name] for name in ("a", "b") if name in sources}
+    crowds |= {f"--labelled {label}": [source] for label, source in zip(labels, sources.get("labelled", ()))}
+    for name, crowd in crowds.items():
+        if sum(len({*source.paths, *source.held_out}) for source in crowd) == 1:
+            log.warning(f"{name}: a single picture: little but its colours can be learnt from it")
 
 
 def _check_data(method: str, given: dict) -> dict:

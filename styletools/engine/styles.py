@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import functools
 import os
+import shlex
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,18 +45,23 @@ def bundled() -> dict[str, dict[str, str]]:
     return {header.metadata["name"]: header.metadata for header in headers}
 
 
-def parse(specs: Sequence[str]) -> list[Style]:
+def parse(specs: Sequence[str], labels: Sequence[str] = ()) -> list[Style]:
     """Return the styles of `-s` options: each PATH or NAME, with :WEIGHT, several separated by commas.
 
-    Commas and colons in the names of files that exist belong to the names. Raises MissingInput for what is neither a
-    file nor a bundled name, UsageError for a bad weight, DataError for what is no regular file.
+    Commas and colons in the names of files that exist belong to the names. labels: names that belong to --style-label,
+    which is told to who gives them here. Raises MissingInput for what is neither a file nor a bundled name, UsageError
+    for a bad weight, DataError for what is no regular file.
     """
-    found = [_parse_one(part) for spec in specs for part in split(spec)]
+    found = [_parse_one(part, labels) for spec in specs for part in split(spec)]
     if specs and not found:
         raise errors.UsageError("an empty style")
-    if found and not sum(style.weight for style in found) > 0:
-        raise errors.UsageError("the weights of the styles must sum to more than 0")
     return found
+
+
+def check_weights(mixture: Sequence[Style]) -> None:
+    """Raise UsageError for styles of which nothing is left, since the weights of all are 0."""
+    if mixture and not sum(style.weight for style in mixture) > 0:
+        raise errors.UsageError("the weights of the styles must sum to more than 0")
 
 
 def split(spec: str) -> list[str]:
@@ -73,7 +79,7 @@ def split(spec: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def _parse_one(text: str) -> Style:
+def _parse_one(text: str, labels: Sequence[str]) -> Style:
     name, weight = files.split_weight(text)
     if not 0 <= weight < float("inf"):
         raise errors.UsageError(f"{text}: the weight of a style must be 0 or more")
@@ -86,6 +92,8 @@ def _parse_one(text: str) -> Style:
         return Style(name, path, weight, "record" if _is_record(path) else "image")
     if name in bundled():
         return Style(name, files.zoo_dir() / STYLES, weight, "bundled")
+    if name in labels:
+        raise errors.MissingInput(f"{name}: no such file, but a label: --style-label {shlex.quote(name)}")
     if os.sep in name or Path(name).suffix:
         raise errors.MissingInput(f"{name}: no such file")
     near = difflib.get_close_matches(name, bundled(), 1)
@@ -118,8 +126,8 @@ def parse_own(specs: Sequence[str], names: Sequence[str], model: Path, what: str
         if not 0 <= weight < float("inf"):
             raise errors.UsageError(f"{text}: the weight of a {what} must be 0 or more")
         found.append(Style(name, model, weight, "own"))
-    if specs and not sum(style.weight for style in found) > 0:
-        raise errors.UsageError(f"the weights of the {what}s must sum to more than 0")
+    if specs and not found:
+        raise errors.UsageError(f"an empty {what}")
     return found
 
 

@@ -218,7 +218,7 @@ class CultureGAN(Method):
         own, fitted = self.nets.state_dict(), dict(tensors)
         for key, value in tensors.items():
             of_labels = key.startswith(("styles.", "discriminator.real.", "discriminator.which."))
-            if of_labels:
+            if of_labels and key in own:
                 rows = own[key].to(value.dtype, copy=True)
                 if rows.shape[1:] != value.shape[1:]:
                     continue  # of other sizes: told where it is loaded

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -90,9 +91,19 @@ def test_going_on_with_other_pictures_and_other_labels(call, pictures, cultures,
     assert config("y.safetensors")["labels"] == "new,ukiyo-e" and config("y.safetensors")["width"] == 4
     old, new = (modelfile.load(f"{name}.safetensors").nets["styles"].weight.detach() for name in "xy")
     assert torch.equal(new[1], old[2]) and not any(torch.equal(new[0], row) for row in old)
-    for setting in ("embedding=9", "discriminator_width=8", "depth=2"):
+    for setting in ("embedding=9", "discriminator_width=8", "style_layers=relu1_1"):
         status, _, err = call("st-train", *more, "-o", "z.safetensors", "--init", "x.safetensors", "-O", setting)
         assert status == 78 and "x.safetensors: its tensors do not fit" in err and err.count("\n") == 1, err
+
+
+def test_labels_in_archives_and_behind_links(call, pictures, cultures, folder):
+    with tarfile.open(cultures / "gouache v1.2.tar", "w") as tar:
+        tar.add(pictures, "any")
+    (cultures / "link").symlink_to(pictures)
+    words = ["culturegan", "--content", pictures, "--labelled", cultures, *PLAN, *TINY, "-q"]
+    assert call("st-train", *words, "-o", "x.safetensors", "--steps", "1")[::2] == (0, "")
+    assert config("x.safetensors")["labels"] == "gouache v1.2,ink,link,oil painting,ukiyo-e"
+    assert "gouache v1.2.tar (7 images)" in modelfile.check("x.safetensors")["trained_on"]
 
 
 def test_freezing_for_fine_tuning(call, pictures, cultures, folder, model):
@@ -113,7 +124,11 @@ def test_wrong_data(call, pictures, cultures, folder):
     (folder / "bare/ink").mkdir(parents=True)
     (folder / "odd/a,b").mkdir(parents=True)
     (folder / "flat").mkdir()
-    begin = ["culturegan", "-o", "x.safetensors"]
+    (folder / "twice/ink").mkdir(parents=True)
+    (folder / "twice/ink.tar").touch()
+    for number, name in enumerate([" ink", "two\nlines"]):
+        shutil.copytree(pictures, folder / f"odd{number}" / name)
+    begin = ["culturegan", "-o", "x.safetensors", "--steps", "1"]
     start = [*begin, "--content", pictures]
     for words, status, message in [
         (begin, 2, "culturegan needs --content"),
@@ -128,7 +143,11 @@ def test_wrong_data(call, pictures, cultures, folder):
         ([*start, "--labelled", "odd"], 2, "'a,b' is no label"),
         ([*start, "--labelled", f"a:b={pictures}"], 2, "'a:b' is no label"),
         ([*start, "--labelled", f"={pictures}"], 2, "'' is no label"),
+        ([*start, "--labelled", "odd0"], 2, "' ink' is no label"),
+        ([*start, "--labelled", "odd1"], 2, "'two\\nlines' is no label"),
+        ([*start, "--labelled", "ink="], 2, "a folder of folders or LABEL=SPEC expected"),
         ([*start, "--labelled", cultures, "--labelled", f"ink={pictures}"], 2, "the label ink comes twice"),
+        ([*start, "--labelled", "twice"], 2, "the label ink comes twice"),
         ([*start, "--labelled", f"ink={pictures}:2"], 2, "all labels come equally often"),
         ([*start, "--labelled", cultures, "-O", "labels=a"], 2, "-O labels: they are those of --labelled"),
         ([*start, "--style", pictures], 2, "culturegan trains on --content and --labelled, not on --style"),
@@ -149,6 +168,8 @@ def test_labels_and_mixtures(call, model, picture, folder):
         "again": ["--style-label", "oil painting:2", "--style-label", "ink:3"],
         "picture": ["-s", painting],
         "both": ["-s", painting, "--style-label", "ink"],
+        "label alone": ["-s", f"{painting}:0", "--style-label", "ink"],
+        "picture alone": ["-s", painting, "--style-label", "ink:0"],
         "masked": ["--style-label", "ink", "--mask", photo, "--outside", painting],
     }.items():
         assert call("st-apply", "-m", model, photo, "-o", f"{name}.png", *words)[::2] == (0, ""), name
@@ -156,6 +177,8 @@ def test_labels_and_mixtures(call, model, picture, folder):
     assert all(made.shape == (22, 37, 3) for made in found.values())
     assert len({made.tobytes() for made in found.values()}) == len(found)
     assert (pixels("again.png") == found["mixed"]).all()
+    assert (pixels("label alone.png") == found["ink"]).all()
+    assert (pixels("picture alone.png") == found["picture"]).all()
 
 
 def test_a_style_record_of_pictures(call, model, picture, folder):
@@ -202,9 +225,13 @@ def test_wrong_labels(call, model, live_model, picture, folder):
         (["--style-label", "inc"], 2, "has no label 'inc': it has ink, oil painting, ukiyo-e; did you mean ink?"),
         (["--style-label", "xyzzy"], 2, "has no label 'xyzzy': it has ink, oil painting, ukiyo-e\n"),
         (["--style-label", "ink:-1"], 2, "the weight of a label must be 0 or more"),
-        (["--style-label", "ink:0"], 2, "the weights of the labels must sum to more than 0"),
-        (["--style-label", ""], 2, "the weights of the labels must sum to more than 0"),
+        (["--style-label", "ink:0"], 2, "the weights of the styles must sum to more than 0"),
+        (["--style-label", ""], 2, "an empty label"),
+        (["--style-label", "ink:0", "-s", f"{photo}:0"], 2, "the weights of the styles must sum to more than 0"),
         (["-s", "gone.jpg"], 66, "gone.jpg: no such file"),
+        (["-s", "ink"], 66, "ink: no such file, but a label: --style-label ink\n"),
+        (["-s", "oil painting:0.5,ink"], 66, "but a label: --style-label 'oil painting'\n"),
+        (["-s", "great-wave,ink"], 66, "but a label: --style-label ink\n"),
         (["-m", live_model, "-s", photo, "--style-label", "ink"], 2, "live has no labels: --style-label does not go"),
     ]:
         found, out, err = call("st-apply", "-m", model, *words, photo, "-o", "x.png")

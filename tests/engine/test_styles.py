@@ -119,7 +119,7 @@ def test_commas_and_colons_in_names_of_files(painting):
 def test_what_is_no_style(painting, zoo, spec, error, message):
     painting("a.png")
     with pytest.raises(error, match=message):
-        styles.parse([spec])
+        styles.check_weights(styles.parse([spec]))
 
 
 def test_styles_come_through_pipes(painting, zoo):
