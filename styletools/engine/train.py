@@ -171,7 +171,7 @@ def train(
             output, plan.steps, begun=run.step, resume=resume, overwrite=overwrite, sheets=sheets,
             tensorboard=tensorboard,
         )  # fmt: skip
-    balance = Balance()
+    balance = Balance(batches.batch_size)
     losses = Losses(LOOK_EVERY if device.type == "cuda" else 1)
     frozen = [(buffer, buffer.clone()) for key in plan.freeze for buffer in method.nets[key].buffers()]
     seconds = run.spent  # as all processes agree on it: their learning rates must be the same
@@ -200,7 +200,7 @@ def train(
                 if report:
                     report.entry(step, entry | {key: round(value, 6) for key, value in means.items()})
                     for what in balance.look(means):
-                        log.warning(f"step {step}: for {Balance.ENTRIES * JOURNAL_EVERY} steps {what}")
+                        log.warning(f"step {step}: {what}")
                 losses.forget()
                 waiting.restart()
             if validated:
@@ -273,19 +273,21 @@ class Balance:
     """Watches an adversarial training for the two ways in which it goes wrong: no contest any more, or no variety.
 
     It goes by `accuracy` (of the discriminator) and `diversity` (of what was made), where a method tells them. A critic
-    may always be right and teach all the same: its methods say `critic_accuracy`.
+    may always be right and teach all the same: its methods say `critic_accuracy`. A diversity of 0 in batches of one
+    picture is none: unless its method knows earlier pictures, they do not tell.
     """
 
     ENTRIES = 10  # of the journal, for which something must be stuck before it is told
     SURE = 0.98  # right so often, the discriminator teaches nothing any more; wrong so often, it knows nothing
     ALIKE = 0.1  # of the largest diversity so far: below, the pictures are one picture
 
-    def __init__(self):
+    def __init__(self, batch_size: int = 0):
         self._stuck: dict[str, int] = {}
         self._varied = 0.0
+        self._unsaid = batch_size == 1  # that diversity may not be told
 
     def look(self, losses: dict[str, float]) -> list[str]:
-        """Take in the means of an entry of the journal; return what has just been stuck for long enough."""
+        """Take in the means of an entry of the journal; return what to warn of, each once as long as it lasts."""
         accuracy, diversity = losses.get("accuracy"), losses.get("diversity")
         self._varied = max(self._varied, diversity or 0.0)
         signs = {
@@ -300,7 +302,10 @@ class Balance:
         for what, now in signs.items():
             self._stuck[what] = self._stuck.get(what, 0) + 1 if now else 0
             if self._stuck[what] == self.ENTRIES:
-                told.append(what)
+                told.append(f"for {self.ENTRIES * JOURNAL_EVERY} steps {what}")
+        if self._unsaid and diversity == 0 == self._varied:
+            self._unsaid = False
+            told.append("batches of one picture do not tell whether all that is made is alike: that is not watched")
         return told
 
 

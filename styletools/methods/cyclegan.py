@@ -121,7 +121,9 @@ class CycleGAN(Method):
         shown = {domain: self.nets[f"pool_{domain}"](images) for domain, images in made.items()}
         judged = self._discriminator_losses(real, shown)
         self.update(optimizers["discriminators"], judged["discriminator"])
-        return named | judged | {"diversity": _diversity(made)}
+        # Of one picture a batch, earlier ones must tell.
+        pools = [self.nets[f"pool_{domain}"].diversity() for domain in "ab"] if len(made["a"]) == 1 else []
+        return named | judged | {"diversity": torch.stack(pools).min() if pools else _diversity(made)}
 
     @torch.no_grad()
     def validate(self, batch):

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from styletools import losses
+
 
 class Pool(nn.Module):
     """Keeps up to `capacity` pictures and gives out some of them in place of new ones (arXiv:1612.07828).
@@ -44,6 +46,10 @@ class Pool(nn.Module):
             self.pictures[place] = image.float().mul(255).round().clamp(0, 255).byte()
         self.count.fill_(count)
         return given
+
+    def diversity(self) -> Tensor:
+        """Return how different the pictures are that it keeps (losses.diversity), by every fourth row and column."""
+        return losses.diversity(self.pictures[: int(self.count), :, ::4, ::4].float() / 255)
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
         """Take over the size of the pictures in a saved state."""

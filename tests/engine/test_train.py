@@ -484,3 +484,29 @@ def test_a_contest_that_is_over_is_told_once_until_it_goes_on():
     told = [what for _ in range(10) for what in balance.look({"accuracy": 0.0, "diversity": 0.015})]
     assert len(told) == 2 and "always wrong" in told[0] and "all alike" in told[1]
     assert not any(balance.look({"style": 1.0}) for _ in range(30))  # of methods that have no discriminator
+
+
+def test_of_one_picture_a_batch_it_is_told_once_that_a_collapse_will_not_be_seen():
+    """Unless the method knows how diverse earlier pictures are."""
+    told = [what for _ in range(30) for what in train.Balance(1).look({"accuracy": 0.7, "diversity": 0.2})]
+    balance = train.Balance(1)
+    assert not told and not balance.look({"style": 1.0})
+    told = [balance.look({"accuracy": 0.7, "diversity": 0.0}) for _ in range(30)]
+    assert [len(each) for each in told] == [1] + [0] * 29 and "of one picture do not tell" in told[0][0]
+    balance, falls = train.Balance(1), [0.2] * 5 + [0.001] * 10
+    told = [what for diversity in falls for what in balance.look({"diversity": diversity})]
+    assert len(told) == 1 and "all alike" in told[0]
+
+
+class Alike(Line):
+    """Tells of its pictures that they do not differ."""
+
+    def train_step(self, batch, optimizers, step):
+        return super().train_step(batch, optimizers, step) | {"diversity": torch.tensor(0.0)}
+
+
+@pytest.mark.parametrize(("size", "lines"), [(1, 1), (2, 0)])
+def test_a_training_warns_of_what_it_cannot_watch(size, lines, pictures, tmp_path, capsys):
+    made = data.Batches({"images": data.Crops([data.Source(str(pictures))], 0, 0)}, size, [8], workers=1)
+    train.train("gatys", Alike(), made, None, tmp_path / "m.safetensors", train.Plan(steps=150), device=CPU)
+    assert capsys.readouterr().err.count("step 50: batches of one picture") == lines

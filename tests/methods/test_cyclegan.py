@@ -107,6 +107,17 @@ def test_who_learns_from_what():
     assert int(method.nets["pool_a"].count) == int(method.nets["pool_b"].count) == 4
 
 
+def test_of_one_picture_a_batch_the_diversity_is_that_of_the_pools():
+    """The paper trains with batches of one."""
+    method = made()
+    optimizers = method.optimizers()
+    told = [method.train_step({key: images[:1] for key, images in batch(step).items()}, optimizers, step)
+            for step in range(3)]  # fmt: skip
+    pools = [method.nets[f"pool_{domain}"] for domain in "ab"]
+    assert float(told[0]["diversity"]) == 0
+    assert float(told[2]["diversity"]) == min(float(pool.diversity()) for pool in pools) > 0
+
+
 def test_validation_leaves_the_pools_alone():
     method = made()
     method.validate(batch(0))

@@ -48,6 +48,16 @@ def test_without_capacity_it_keeps_nothing():
     assert torch.equal(pool(images), images) and not pool.pictures.numel()
 
 
+def test_how_different_its_pictures_are():
+    """Those that it holds, not the places that are still empty."""
+    pool = Pool(5)
+    assert float(pool.diversity()) == 0 == float(Pool(0).diversity())
+    pool(flat(100))
+    assert float(pool.diversity()) == 0
+    pool(flat(110, 120))
+    assert float(pool.diversity()) == pytest.approx(10 / 255)
+
+
 def test_another_size_begins_anew():
     pool = Pool(4)
     pool(flat(1, 2, 3, 4))
