@@ -32,6 +32,7 @@ from styletools import backbones, errors, losses, stats
 from styletools.methods import Method
 from styletools.nn.frozen import frozen
 from styletools.nn.init import normal_
+from styletools.nn.patchgan import at_least
 
 APPLIES_TO = "image"
 TRAINS_ON = "unpaired"
@@ -208,4 +209,4 @@ class Retention(Method):
         return torch.lerp(image, self.nets["generator"](*self._features(image)).clamp(0, 1), alpha)
 
     def discriminate(self, images):
-        return self.nets["discriminator"](images).flatten(1).mean(1)
+        return self.nets["discriminator"](at_least(images, 16)).flatten(1).mean(1)

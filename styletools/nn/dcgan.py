@@ -31,7 +31,9 @@ def check_size(size: int) -> None:
 
 def check_crops(images: Tensor, size: int) -> None:
     """Raise UsageError for crops of another side than the pictures that a model makes."""
-    side = images.shape[-1]
+    height, side = images.shape[-2:]
+    if height != side:
+        raise errors.UsageError(f"a picture of {side} x {height} pixels: {size} x {size} expected")
     if side != size:
         also = f", or -O image_size={side}" if side in SIZES else ""
         raise errors.UsageError(f"crops of {side} pixels for pictures of {size}: --crop-size {size}{also}")

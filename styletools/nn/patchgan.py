@@ -34,7 +34,10 @@ class PatchGAN(nn.Module):
 
         Smaller pictures than 24 pixels a side (of depth 3) are continued by their edges up to that.
         """
-        missing = [max(0, self.smallest - side) for side in images.shape[-2:]]
-        if any(missing):
-            images = F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
-        return self.model(2 * images - 1).float()
+        return self.model(2 * at_least(images, self.smallest) - 1).float()
+
+
+def at_least(images: Tensor, side: int) -> Tensor:
+    """Continue pictures (N, C, H, W) by their right and bottom edges up to `side` pixels, where they are smaller."""
+    missing = [max(0, side - length) for length in images.shape[-2:]]
+    return F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else images

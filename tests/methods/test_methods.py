@@ -18,6 +18,7 @@ QUICK |= {"culturegan": {"labels": "ink,oil", "width": 8}}
 KEYS = {"images": ("images",), "content": ("content",), "content+style": ("content", "style")}
 KEYS |= {"content+styles": ("content", "style"), "unpaired": ("a", "b"), "content+labelled": ("content", "labelled")}
 RESTYLING = [name for name, said in FULL.items() if said.applies_to in ("image", "image+style", "image+label")]
+JUDGING = [name for name in FULL if methods._class(name).discriminate is not methods.Method.discriminate]
 
 
 def made(name):
@@ -120,6 +121,21 @@ def test_a_training_step(name, slim):
     method.nets.eval()
     scores = method.validate(batch)
     assert all(math.isfinite(float(value)) for value in scores.values())
+
+
+@pytest.mark.parametrize("name", JUDGING)
+@pytest.mark.parametrize("size", [(1, 1), (8, 30), (48, 64)])
+def test_its_discriminator_takes_pictures_of_any_size(name, size, slim):
+    """Or says which size it takes."""
+    method = made(name)
+    method.nets.eval()
+    try:
+        with torch.no_grad():
+            judged = method.discriminate(pictures(2, *size))
+    except errors.UsageError as error:
+        assert FULL[name].applies_to == "noise" and "\n" not in str(error)
+    else:
+        assert judged.shape == (2,) and torch.isfinite(judged).all()
 
 
 def test_looking_costs_no_torch():
