@@ -18,6 +18,7 @@ QUICK |= {"culturegan": {"labels": "ink,oil", "width": 8}}
 KEYS = {"images": ("images",), "content": ("content",), "content+style": ("content", "style")}
 KEYS |= {"content+styles": ("content", "style"), "unpaired": ("a", "b"), "content+labelled": ("content", "labelled")}
 RESTYLING = [name for name, said in FULL.items() if said.applies_to in ("image", "image+style", "image+label")]
+TRAINED = [name for name, said in FULL.items() if said.trains_on in KEYS]
 JUDGING = [name for name in FULL if methods._class(name).discriminate is not methods.Method.discriminate]
 
 
@@ -102,12 +103,14 @@ def test_applying_keeps_shape_and_range(name, size, slim):
     assert torch.equal(image, before), "the input is left as it was"
 
 
-@pytest.mark.parametrize("name", [name for name, said in FULL.items() if said.trains_on in KEYS])
-def test_a_training_step(name, slim):
-    method = made(name)
+def training_batch(name):
     batch = {key: pictures(2, 64, 64, i) for i, key in enumerate(KEYS[FULL[name].trains_on])}
-    if "labelled" in batch:
-        batch["label"] = torch.tensor([1, 0])
+    return batch | ({"label": torch.tensor([1, 0])} if "labelled" in batch else {})
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_training_step(name, slim):
+    method, batch = made(name), training_batch(name)
     before = {key: value.clone() for key, value in method.nets.state_dict().items()}
     optimizers = method.optimizers()
     assert optimizers and all(isinstance(o, torch.optim.Optimizer) for o in optimizers.values())
@@ -121,6 +124,24 @@ def test_a_training_step(name, slim):
     method.nets.eval()
     scores = method.validate(batch)
     assert all(math.isfinite(float(value)) for value in scores.values())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_autocast_loses_no_gradient(name, slim):
+    """It remembers weights as they were first met: those met without gradients would stay without."""
+    method = made(name)
+    optimizers = method.optimizers()
+    wanting = {p for optimizer in optimizers.values() for group in optimizer.param_groups for p in group["params"]}
+    moved = set()
+
+    def update(optimizer, loss):
+        methods.Method.update(method, optimizer, loss)
+        moved.update(p for p in wanting if p.grad is not None)
+
+    method.update = update
+    with torch.autocast("cpu", torch.bfloat16):
+        method.train_step(training_batch(name), optimizers, 0)
+    assert moved == wanting
 
 
 @pytest.mark.parametrize("name", JUDGING)
