@@ -88,7 +88,7 @@ def _course(specs) -> list[tuple[Fraction, list[str]]]:
 def _kind(output: str, preview: int | None) -> str:
     """Return what is to be made: a "film" in a file, a "stream" of y4m, numbered "pictures", or a "sheet" alone.
 
-    Raises UsageError for a folder, and for a picture that is no contact sheet.
+    Raises UsageError for a folder, for a picture that is no contact sheet, and for a film that is to go into a pipe.
     """
     suffix = os.path.splitext(output)[1].lower()
     if output == STDIN or suffix == ".y4m":
@@ -101,6 +101,8 @@ def _kind(output: str, preview: int | None) -> str:
         if not preview:
             raise errors.UsageError(f"{output}: a film is no picture: --preview N makes a contact sheet of one")
         return "sheet"
+    if os.path.exists(output) and not os.path.isfile(output):
+        raise errors.UsageError(f"{output}: is no regular file: what goes through pipes is y4m, with -o -")
     return "film"
 
 
@@ -176,8 +178,10 @@ def main(
         raise errors.UsageError("standard output is a terminal: -o FILM, or pipe it on")
     if source != STDIN and os.path.exists(output) and os.path.exists(source) and os.path.samefile(source, output):
         raise errors.UsageError(f"{output}: is the film itself: name another output")
-    if preview and source == STDIN:
+    if preview and STDIN in (source, output):
         raise errors.UsageError("--preview needs a film in a file, not a pipe")
+    if duration == 0:
+        raise errors.UsageError("--duration 0: there is no film of no length")
     choice = _restyling.choose(**look, course=_course)
     if source == STDIN:
         _restyling.check_standard_input(choice)

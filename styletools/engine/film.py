@@ -232,7 +232,10 @@ def open_source(path: str | None, *, start: Fraction | None, duration: Fraction 
         limits.check_size(info.width, info.height)
         return Source(path, info, start, duration, info.rate)
     records = streams.read(files.standard_input(), name="<stdin>", limits=limits, stream=True)
-    first = next(records, None)
+    try:
+        first = next(records, None)
+    except errors.DataError as error:
+        raise errors.DataError(f"{error} (of films y4m comes through pipes; others are named)") from error
     if first is None:
         return None
     if not isinstance(first, streams.Image):
@@ -306,7 +309,7 @@ def make(
         if hasattr(found, "close"):
             found.close()
     if not segments.frames:
-        raise broken[0] if broken else errors.DataError(f"{source.path or '<stdin>'}: no frame in this part of it")
+        raise broken[0] if broken else _no_frame(source)
     target = output.with_name(f"{output.stem}.partial{output.suffix}") if broken else output
     mux.assemble(
         segments.paths, source.path, target, encoding,
@@ -325,7 +328,10 @@ def stream(
     shown: Callable[[video.Frame, video.Frame], None],
     bar: log.Progress,
 ) -> int:
-    """Restyle a film frame by frame into what takes them one by one (a pipe, pictures); return how many there were."""
+    """Restyle a film frame by frame into what takes them one by one (a pipe, pictures); return how many there were.
+
+    Raises DataError where there is none.
+    """
     count = 0
     for frame in source.frames():
         made = look(frame)
@@ -333,7 +339,13 @@ def stream(
         shown(frame, made)
         count += 1
         bar.update()
+    if not count:
+        raise _no_frame(source)
     return count
+
+
+def _no_frame(source: Source) -> errors.DataError:
+    return errors.DataError(f"{source.path or '<stdin>'}: no frame in this part of it")
 
 
 def _until_broken(frames: Iterable[video.Frame], broken: list[errors.DataError]) -> Iterator[video.Frame]:

@@ -44,6 +44,11 @@ _DEFAULTS = {
     "libsvtav1": {"crf": "26", "preset": "8"},
     "libtheora": {"q": "8"},
 }
+# Options by which ffmpeg itself does something else with the frames: they are none of an encoder.
+_NOT_THE_ENCODERS = {
+    "c", "codec", "vcodec", "vf", "filter", "filter_script", "frames", "vframes", "r", "fpsmax", "s", "aspect", "bsf",
+    "fps_mode", "enc_time_base", "tag", "disposition", "metadata",
+}  # fmt: skip
 # A number that does not come from the machine: x264 makes another file for each number of threads.
 _THREADS = "8"
 # Frames that may wait for ffmpeg, in bytes.
@@ -100,9 +105,11 @@ def plan(
             raise errors.UsageError(f"{name}: an animation takes no codec and no options of one")
         return Encoding(container, encoder, "bgr0")
     encoder = codec or encoder
+    if encoder == "copy":
+        raise errors.UsageError(f"{name}: copy is no encoder, and frames that are new have to be encoded")
     for key in asked:
-        if not re.fullmatch(r"[A-Za-z][\w-]*", key):
-            raise errors.UsageError(f"not the name of an option: {key!r}")
+        if not re.fullmatch(r"[A-Za-z][\w-]*", key) or key in _NOT_THE_ENCODERS:
+            raise errors.UsageError(f"not the name of an option of an encoder: {key!r}")
     wanted = asked.pop("pix_fmt", "")
     settings = _DEFAULTS.get(encoder, {}) | asked
     if container == "avi" and "bf" not in settings:
@@ -566,7 +573,7 @@ class Pictures:
         self.pattern, self.count, self._number = os.fsdecode(pattern), 0, number
         self._format = streams.by_extension(Path(self.pattern).suffix)
         if self._format is None or streams.kind(self._format) != "image":
-            raise errors.UsageError(f"{self.pattern}: not the extension of a picture format")
+            raise errors.UsageError(f"{self.pattern}: %d numbers pictures, and this is not the extension of a picture")
 
     def __enter__(self) -> Pictures:
         return self

@@ -13,6 +13,7 @@ import itertools
 import os
 import queue
 import re
+import shutil
 import stat
 import subprocess
 import threading
@@ -445,9 +446,12 @@ def ffmpeg() -> list[str]:
     import imageio_ffmpeg
 
     try:
-        return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin"]
+        program = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise errors.Unavailable(f"no ffmpeg: {str(error).splitlines()[0]}") from error
+    if not shutil.which(program):  # IMAGEIO_FFMPEG_EXE may say anything
+        raise errors.Unavailable(f"no ffmpeg: {program} is no program")
+    return [program, "-hide_banner", "-nostdin"]
 
 
 def all_streams(number: int = 0) -> list[str]:

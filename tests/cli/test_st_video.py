@@ -321,13 +321,34 @@ def test_progress_as_json(restyle, clips):
     (["s.png", "-o", "s.png/x.mp4"], 73, "s.png"),
     (["-o", "x.mp4", "--preview", "2"], 2, "--preview"),
     (["broken.mp4", "-o", "x.mp4"], 65, "broken.mp4"),
+    (["s.png", "-o", "x.mp4", "--duration", "0"], 2, "--duration 0"),
+    (["s.png", "--start", "9"], 65, "no frame"),
+    (["s.png", "--start", "9", "-o", "x-%d.png"], 65, "no frame"),
+    (["s.png", "--preview", "2"], 2, "--preview"),
+    (["s.png", "-o", "x%d.mp4"], 2, "%d"),
+    (["s.png", "-o", "pipe.mp4"], 2, "regular file"),
+    (["s.png", "-o", "x.mp4", "--codec", "copy"], 2, "copy"),
+    (["s.png", "-o", "x.mp4", "-e", "vf=hflip"], 2, "vf"),
     (["s.png", "-o", "x.mp4", "--max-pixels", "10"], 65, "10"),
 ])  # fmt: skip
 def test_errors_are_one_line(restyle, folder, words, status, told):
     (folder / "broken.mp4").write_bytes(b"no film")
+    os.mkfifo(folder / "pipe.mp4")
     assert restyle(*words) == status, restyle.err
     assert told in restyle.err and restyle.err.count("\n") == 1, restyle.err
     assert not [name for name in os.listdir(folder) if name.startswith(("x", ".x"))]
+
+
+def test_a_file_where_a_stream_belongs(restyle, clips):
+    assert restyle("-o", "x.mp4", stdin=clips["one"].read_bytes()) == 65
+    assert "y4m" in restyle.err and restyle.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", ["/nonexistent", "."])
+def test_without_ffmpeg(restyle, clips, folder, monkeypatch, program):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", program)
+    assert restyle(clips["one"], "-o", "x.mp4") == 69
+    assert "no ffmpeg" in restyle.err and restyle.err.count("\n") == 1 and not (folder / "x.mp4").exists()
 
 
 def test_styles_with_and_without_times(restyle, clips):

@@ -275,7 +275,7 @@ def test_numbered_pictures(tmp_path):
             writer.write(frame(number, value=60 + 10 * number))
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"frame-{number:04}.png" for number in (1, 2, 3)]
     assert [each.image.array.max() for each in video.read(pattern)] == [60, 70, 80]
-    with pytest.raises(errors.UsageError, match="not the extension"):
+    with pytest.raises(errors.UsageError, match="this is not the extension"):
         mux.Pictures(tmp_path / "x%d.txt")
 
 
