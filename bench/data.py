@@ -67,12 +67,18 @@ def reading(photos, workers, batch_size, size) -> dict:
 def training(photos, style, method, settings, batch_size, size, seconds, device) -> dict:
     """Run a method's loop; return how long it waited."""
     kinds = st_train.DATA[methods.describe(method).trains_on]
-    given = {kind: data.Source(style if kind == "style" else photos, 20) for kind in kinds}
-    crops = {kind: data.Crops([source], 0, st_train.ROLES[kind]) for kind, source in given.items()}
+    if not style and {"style", "labelled"} & set(kinds):
+        raise click.UsageError(f"{method} needs --style")
+    labels = st_train._labels([style]) if "labelled" in kinds else {}
+    crops = {}
+    for kind in kinds:
+        specs = {"style": [style], "labelled": labels.values()}.get(kind, [photos])
+        of_kind = data.LabelledCrops if kind == "labelled" else data.Crops
+        crops[kind] = of_kind([data.Source(spec, 20) for spec in specs], 0, st_train.ROLES[kind])
     made = Timed(crops, batch_size, [size])
     plan = engine.Plan(steps=1_000_000, time_budget=seconds)
     devices.seed_everything(0)
-    config = methods.parse_options(method, settings)
+    config = methods.parse_options(method, settings) | ({"labels": ",".join(labels)} if labels else {})
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "model.safetensors"
         engine.train(method, methods.create(method, config), made, None, output, plan, device=device)
@@ -86,7 +92,7 @@ def training(photos, style, method, settings, batch_size, size, seconds, device)
 
 @click.command()
 @click.argument("photos")
-@click.option("--style", default="", help="Style images, for a method that wants them.")
+@click.option("--style", default="", help="Style images, for a method that wants them; of labels, a folder of folders.")
 @click.option("--method", default="", help="Run the loop of this method instead of only reading.")
 @click.option("-O", "--option", "settings", multiple=True, help="Set an option of the method.")
 @click.option("--seconds", default=60.0, show_default=True)
