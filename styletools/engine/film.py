@@ -98,6 +98,7 @@ class Segments:
             raise errors.from_os_error(error, str(output), output=True) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.remove_stale_parts(output.parent)
             if (self.folder / STATE).exists():
                 self._take_over(resume, overwrite)
             for left in self.folder.iterdir():
@@ -119,7 +120,10 @@ class Segments:
             raise errors.UsageError(
                 f"{self.output}: an earlier run was not finished: --resume goes on, --overwrite begins anew"
             )
-        header = modelfile.read_header(self.folder / STATE)
+        try:
+            header = modelfile.read_header(self.folder / STATE)
+        except errors.DataError as error:
+            raise errors.DataError(f"{error}: --overwrite begins anew") from error
         recipe = json.loads(header["recipe"])
         if other := [key for key, value in json.loads(self._recipe).items() if recipe.get(key) != value]:
             raise errors.DoesNotFit(f"{self.output}: the earlier run differs in {other[0]}: --overwrite begins anew")
@@ -164,7 +168,7 @@ class Segments:
         """Keep what can be gone on from."""
         if not self.count:
             self.drop()
-        elif kind is not None:
+        elif kind is not None and all(path.exists() for path in self.paths):
             log.warning(f"{self.output}: {self.frames} frames are kept; --resume goes on from there")
         os.close(self._lock)
 

@@ -1,12 +1,16 @@
 """Styles over time, contact sheets, films from pipes. What processes do with films is in tests/cli/test_st_video.py."""
 
+import os
+import shutil
+import subprocess
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from styletools import errors, streams
+from styletools import errors, files, streams
 from styletools.engine import film, video
 
 
@@ -75,3 +79,32 @@ def test_segments_say_what_differs(tmp_path):
     with film.Segments(output, {"a": 2}, resume=False, overwrite=True) as segments:
         assert not segments.count
     assert not segments.folder.exists()
+
+
+def test_segments_that_are_gone_are_not_promised(tmp_path, capsys):
+    with pytest.raises(RuntimeError), film.Segments(tmp_path / "x.mp4", {}, resume=False, overwrite=False) as segments:
+        segments.next.write_bytes(b"one")
+        segments.finish(7, {})
+        shutil.rmtree(segments.folder)
+        raise RuntimeError
+    assert "kept" not in capsys.readouterr().err
+
+
+def test_what_a_killed_process_left_is_swept_away(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with files.atomic(tmp_path / "x.mp4") as out:
+        running = Path(out.name)
+        dead = Path(out.name.replace(f".{os.getpid()}-", f".{ended.pid}-"))
+        dead.touch()
+        with film.Segments(tmp_path / "x.mp4", {}, resume=True, overwrite=False):
+            assert running.exists() and not dead.exists()
+
+
+def test_a_state_that_is_damaged(tmp_path):
+    (tmp_path / ".x.mp4.film").mkdir()
+    (tmp_path / ".x.mp4.film/state.safetensors").write_bytes(b"no state")
+    with pytest.raises(errors.DataError, match="not a safetensors file.*: --overwrite begins anew"):
+        film.Segments(tmp_path / "x.mp4", {}, resume=True, overwrite=False)
+    with film.Segments(tmp_path / "x.mp4", {}, resume=False, overwrite=True) as segments:
+        assert not segments.count

@@ -194,7 +194,8 @@ def test_what_is_no_film_is_called_so(tmp_path):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("hello there\n")
     os.mkfifo(tmp_path / "pipe.mp4")
-    for name, message in (("empty", "is empty"), ("text", r"not a video, .*\(moov atom not found\)"), ("pipe", "is a pipe")):
+    told = {"empty": "is empty", "text": r"not a video, .*\(moov atom not found\)", "pipe": "is a pipe"}
+    for name, message in told.items():
         with pytest.raises(errors.DataError, match=rf"{name}\.mp4: {message}") as raised:
             video.probe(tmp_path / f"{name}.mp4")
         assert "\n" not in str(raised.value)
