@@ -149,24 +149,26 @@ class Judge(nn.Module):
         self.which = nn.Linear(width * len(channels), labels)
         for i, count in enumerate(channels):
             self.register_buffer(f"mean_{i}", torch.zeros(count))
-            self.register_buffer(f"variance_{i}", torch.ones(count))
+            # No variance: of large features, 16 bits would not hold it.
+            self.register_buffer(f"deviation_{i}", torch.ones(count))
         self.register_buffer("batches", torch.zeros(()))
 
     @torch.no_grad()
     def learn(self, features: list[Tensor]) -> None:
-        """Take in the means and variances of the features of real pictures."""
+        """Take in the means and deviations of the features of real pictures."""
         self.batches += 1
         for i, layer in enumerate(features):
-            variance, mean = torch.var_mean(layer.float(), (0, 2, 3), correction=0)
-            for known, now in ((self.get_buffer(f"mean_{i}"), mean), (self.get_buffer(f"variance_{i}"), variance)):
+            found = torch.std_mean(layer.float(), (0, 2, 3), correction=0)
+            for name, now in zip(("deviation", "mean"), found):
+                known = self.get_buffer(f"{name}_{i}")
                 known += (now - known) / self.batches.clamp(max=200)
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Layers (N, C, h, w) to logits (N, labels, places) of being real and (N, labels) of the label."""
         real, pooled = [], []
         for i, layer in enumerate(features):
-            mean, variance = (self.get_buffer(f"{name}_{i}")[:, None, None] for name in ("mean", "variance"))
-            x = self.trunks[i]((layer.float() - mean) / (variance + 1e-5).sqrt())
+            mean, deviation = (self.get_buffer(f"{name}_{i}")[:, None, None] for name in ("mean", "deviation"))
+            x = self.trunks[i]((layer.float() - mean) / (deviation.square() + 1e-5).sqrt())
             real.append(self.real[i](x).float().flatten(2))
             pooled.append(x.mean((2, 3)))
         return torch.cat(real, 2), self.which(torch.cat(pooled, 1)).float()

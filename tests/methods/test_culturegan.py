@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from styletools import errors, methods, modelfile
+from styletools.methods.culturegan import Judge
 
 TINY = {"labels": "red,green,blue", "width": 4, "blocks": 1, "embedding": 8, "discriminator_width": 8}
 TINTS = torch.tensor([[1.0, 0.3, 0.1], [0.2, 1.0, 0.3], [0.1, 0.3, 1.0]])
@@ -167,6 +168,30 @@ def test_the_model_file_holds_what_applying_and_judging_need(tmp_path, slim):
         real, which = loaded.nets["discriminator"](method._seen(images))
     assert judged.shape == (2,)
     assert (judged >= real.mean(2).amin(1)).all() and (judged <= real.mean(2).amax(1)).all()
+
+
+def test_what_is_known_of_real_features_fits_into_half_precision():
+    """Those of published networks are in the thousands: 16 bits (st-train --half) do not hold their squares."""
+    features = [5000 * torch.rand(4, 6, 8, 8) + 100]
+    judge = Judge([6], 4, 2)
+    for _ in range(3):
+        judge.learn(features)
+    before = judge(features)
+    for buffer in judge.buffers():
+        buffer.copy_(buffer.half())
+    for found, wanted in zip(judge(features), before):
+        torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.02)
+
+
+def test_real_features_are_brought_to_mean_0_and_deviation_1():
+    """By the mean of the batches so far."""
+    judge, seen = Judge([6], 4, 2), []
+    judge.trunks[0].register_forward_pre_hook(lambda trunk, given: seen.append(given[0].detach()))
+    features = [torch.randn(64, 6, 8, 8) * torch.arange(1.0, 7).view(6, 1, 1) + 50]
+    for part in features[0].split(16):
+        judge.learn([part])
+    judge(features)
+    assert seen[0].mean((0, 2, 3)).abs().max() < 0.02 and (seen[0].std((0, 2, 3)) - 1).abs().max() < 0.02
 
 
 def test_labels_that_are_known_keep_what_was_learnt(slim):
