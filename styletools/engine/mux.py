@@ -352,10 +352,10 @@ def _fail(name: str, said: bytes) -> None:
     """Raise the error that ffmpeg printed when it could not write a file."""
     reason = video.first_reason(said.decode(errors="replace").splitlines()) or "ffmpeg was stopped"
     text = said.decode(errors="replace")
-    if re.search("No space left|quota exceeded|Cannot allocate memory", text):
-        raise errors.TryAgain(f"{name}: {reason}")
+    if short := re.search("No space left on device|Disk quota exceeded|Cannot allocate memory", text):
+        raise errors.TryAgain(f"{name}: {short[0].lower()}")
     if "Permission denied" in text:
-        raise errors.NotPermitted(f"{name}: {reason}")
+        raise errors.NotPermitted(f"{name}: permission denied")
     raise errors.InputOutputError(f"{name}: {reason}")
 
 
