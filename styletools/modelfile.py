@@ -208,7 +208,7 @@ def save(
     created_by: str = "",
     tensors: dict | None = None,
 ) -> None:
-    """Write a method as a model file, atomically. `half` stores floats in 16 bits (half the size).
+    """Write a method as a model file, atomically. `half` stores floats in 16 bits (half the size) that these can hold.
 
     `tensors` replaces the networks' own values (the averaged weights of training), by `<net>.<key>`.
     """
@@ -219,7 +219,9 @@ def save(
     for name in method.keep or tuple(method.nets):
         for key, tensor in method.nets[name].state_dict().items():
             value = (tensors or {}).get(f"{name}.{key}", tensor).detach().cpu().contiguous()
-            state[f"{name}.{key}"] = value.half() if half and value.dtype == torch.float32 else value
+            if half and value.dtype == torch.float32 and value.half().isfinite().all():
+                value = value.half()
+            state[f"{name}.{key}"] = value
     metadata = {
         "styletools": FORMAT,
         "kind": "model",

@@ -55,6 +55,16 @@ def test_the_same_model_is_the_same_bytes(tmp_path):
     assert len({modelfile.digest(path) for path in tmp_path.iterdir()}) == 1
 
 
+def test_numbers_that_16_bits_cannot_hold_stay_in_32(tmp_path, slim):
+    """As the variances of the features of published networks."""
+    method = methods.create("retention")
+    method.nets["generator"].given.running_var.fill_(1e6)
+    modelfile.save(tmp_path / "a.safetensors", "retention", method, half=True)
+    _, _, tensors = modelfile.read(tmp_path / "a.safetensors")
+    assert (tensors["generator.given.running_var"].float() == 1e6).all()
+    assert tensors["generator.given.running_mean"].dtype == torch.float16
+
+
 def test_half_is_half_the_size_and_close(tmp_path):
     method = saved(tmp_path / "a.safetensors", "live")
     modelfile.save(tmp_path / "b.safetensors", "live", method, half=True)
