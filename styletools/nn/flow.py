@@ -64,8 +64,8 @@ def estimate(a: Tensor, b: Tensor, *, scale: float = 0.5, polish: bool = False) 
     """Return the flow from picture a to picture b, both (1, 3, H, W) in [0, 1]: (1, 2, H, W), known everywhere.
 
     From small pictures to larger ones, up to `scale` of their size: the best match within 3 pixels, matches taken over
-    from neighbours where they fit better, then TV-L1 on descriptors that do not depend on the light. With `polish` the
-    flow found is refined once more, by less than a pixel, at the pictures' own size.
+    from neighbours where they fit better, then TV-L1 on descriptors that do not depend on the light. With `polish` it
+    takes fewer steps there and is refined once more, by fractions of pixels, at the pictures' own size.
     Papers: Zach, Pock and Bischof, A duality based approach for realtime TV-L1 optical flow, 2007; Steinbrücker,
     Pock and Cremers, Large displacement optical flow computation without warping, 2009; propagation of matches: Barnes
     et al., PatchMatch, 2009.
@@ -84,7 +84,8 @@ def estimate(a: Tensor, b: Tensor, *, scale: float = 0.5, polish: bool = False) 
         # At the last, largest level most is settled, and a wide search would take most of the time.
         flow = _search(first, second, flow, 1 if number == len(sizes) else 3)
         flow = _smooth(flow, weight, 2.0, 8, _duals(flow))
-        flow = _refine(first, second, _propagate(first, second, flow), weight)
+        flow = _propagate(first, second, flow)
+        flow = _refine(first, second, flow, weight, *((2, 3) if polish else (3, 5)))
     flow = resize(flow, size)
     return _refine(_describe(a), _describe(b), flow, _smoothness(a), 1, 3) if polish else flow
 
@@ -164,7 +165,7 @@ def _propagate(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
     return flow
 
 
-def _refine(first: Tensor, second: Tensor, flow: Tensor, weight: Tensor, times: int = 3, steps: int = 5) -> Tensor:
+def _refine(first: Tensor, second: Tensor, flow: Tensor, weight: Tensor, times: int, steps: int) -> Tensor:
     """Return the flow brought to fractions of pixels: TV-L1, linearised so many times, each with so many steps."""
     theta, duals = 0.15, _duals(flow)
     for _ in range(times):

@@ -45,12 +45,13 @@ def test_warp_samples_to_the_right_and_down():
     torch.testing.assert_close(between, torch.tensor([0.5, 1.5, 2.5, 3.5, 4]))
 
 
-@pytest.mark.parametrize("scale", [0.5, 1])
+@pytest.mark.parametrize("scale, polish", [(0.5, False), (1, False), (0.5, True)])
 @pytest.mark.parametrize("dx, dy", [(0, 0), (2.5, -1.25), (-11, 6), (0, 17)])
-def test_a_pan_is_found(dx, dy, scale):
+def test_a_pan_is_found(dx, dy, scale, polish):
     a, b = panned(dx, dy)
     seen = ~flows.outside(uniform(dx, dy))
-    wrong = (flows.estimate(a, b, scale=scale) - uniform(dx, dy)).square().sum(1, keepdim=True).sqrt()[seen]
+    found = flows.estimate(a, b, scale=scale, polish=polish)
+    wrong = (found - uniform(dx, dy)).square().sum(1, keepdim=True).sqrt()[seen]
     assert wrong.mean() < 0.12 and wrong.median() < 0.06
     assert error(flows.estimate(b, a)[..., 24:-24, 24:-24], -uniform(dx, dy)[..., 24:-24, 24:-24]) < 0.12
 
@@ -90,8 +91,8 @@ def test_what_is_hidden():
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 2), (16, 16), (17, 70)])
 def test_any_size(size):
     a = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    for scale in (0.5, 1):
-        found = flows.estimate(a, a, scale=scale)
+    for scale, polish in ((0.5, False), (1, False), (0.5, True)):
+        found = flows.estimate(a, a, scale=scale, polish=polish)
         assert found.shape == (1, 2, *size) and found.abs().max() < 0.05
     assert flows.estimate(a, a.flip(3)).isfinite().all()
 
