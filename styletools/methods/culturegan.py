@@ -66,8 +66,8 @@ class Config:
     )
     reference_share: Annotated[float, "share of the pictures trained by a reference; 0: labels only"] = 0.25
     augment: Annotated[str, "changes for the discriminator: color, translation, cutout"] = "translation"
-    lr_g: Annotated[float, "learning rate of the generator (source: 2e-4)"] = 5e-4
-    lr_d: Annotated[float, "learning rate of the discriminator (source: 2e-4)"] = 5e-4
+    lr_g: Annotated[float, "learning rate of the generator (source: 2e-4)"] = 3e-4
+    lr_d: Annotated[float, "learning rate of the discriminator (source: 2e-4)"] = 1e-3
 
 
 class Encoder(nn.Module):
