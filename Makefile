@@ -98,6 +98,7 @@ models: $(READY)
 	$(ST)-train live -o runs/live.safetensors $(call RESUME,live,--init runs/live-first.safetensors) $(FINISH) --half \
 	    --content "$(TRAIN)/photos" $(PAINTED) --licence "MIT; its encoder starts from slim (CC BY 4.0)"
 	cp runs/live.safetensors $(ZOO)/live.safetensors
+	$(ST)-model export live -o $(ZOO)/live.onnx
 	$(MAKE) styles
 
 # The named styles: a picture of each work, called as its style, becomes a record.

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from styletools import backbones, files, losses, metrics, modelfile, streams
-from styletools.engine import evaluate, infer, styles
+from styletools import backbones, files, losses, methods, metrics, modelfile, streams
+from styletools.engine import evaluate, graph, infer, styles
 from styletools.metrics._look import Look
 
 ZOO = files.zoo_dir()
 ROOT = Path(__file__).parents[1]
-LARGEST = {"live.safetensors": 3_000_000, "slim.safetensors": 4_000_000, "styles.safetensors": 200_000}
+LARGEST = {"live.safetensors": 3_000_000, "live.onnx": 3_000_000, "slim.safetensors": 4_000_000, "styles.safetensors": 200_000}
 
 
 @pytest.fixture
@@ -41,6 +41,16 @@ def test_named_styles_are_the_works_of_the_table_and_fit_live():
     assert sorted(bundled) == sorted(works) and len(works) >= 24
     digest = modelfile.digest(ZOO / "live.safetensors")
     assert {record["model_sha256"] for record in bundled.values()} == {digest}
+
+
+def test_every_model_that_can_has_its_graph():
+    for name, path in modelfile.bundled().items():
+        if methods.describe(modelfile.check(path)["method"]).has_graphs:
+            digest = modelfile.digest(path)
+            assert graph.find(path, digest) == ZOO / f"{name}.onnx", "st-model export makes it anew"
+            told = graph.read_metadata(ZOO / f"{name}.onnx")
+            header = modelfile.check(path)
+            assert all(told[key] == header[key] for key in ("method", "config", "trained_on", "licence"))
 
 
 @pytest.fixture(scope="module")

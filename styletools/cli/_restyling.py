@@ -121,6 +121,38 @@ class Choice:
         )
         return restyler, course
 
+    def set_up_graph(self, device: str, limits: streams.Limits, *, precise: bool = False):
+        """Load the graph of the model and the styles, without torch; return a graph.Restyler.
+
+        The graph of a model that has none yet is made and kept, which does take torch. Raises graph.NotPossible, which
+        says why, for what only torch can do.
+        """
+        from styletools.engine import graph
+
+        why = graph.obstacle(device, self.preserve_color or "")
+        if not why and not (self.path and methods.describe(self.method).has_graphs):
+            why = f"{self.method} has no graph"
+        if why:
+            raise graph.NotPossible(why)
+        picture = streams.open_image(self.mask) if self.mask else None
+        found = graph.find(self.path, self.digest)
+        if not found:
+            from styletools.engine import export
+
+            found = export.keep(self.path, self.digest)
+        loaded = graph.Graph(found, precise=precise)
+        made_for = {"size": self.style_size, "method_name": self.method, "model_digest": self.digest}
+        return graph.Restyler(
+            loaded,
+            graph.encode(loaded, self.keys[0][1], **made_for),
+            alpha=self.alpha,
+            size=self.size,
+            preserve_color=self.preserve_color or "",
+            mask=graph.to_plane(picture) if picture else None,
+            outside=graph.encode(loaded, self.outside, **made_for) if self.outside else None,
+            limits=limits,
+        )
+
 
 def choose(
     *, model, settings, specs, label_specs, outside_specs, alpha, direction, preserve_color, mask, style_size, size,

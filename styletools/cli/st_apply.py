@@ -11,6 +11,7 @@ from styletools.cli._command import command
 from styletools.cli._loop import STDIN, Deferred, Target, find_sources, run
 from styletools.manifest import Manifest
 
+ENGINES = ("auto", "torch", "graph")
 
 @command("st-apply")
 @_options.inputs
@@ -18,6 +19,9 @@ from styletools.manifest import Manifest
 @_options.output
 @_options.formats
 @_options.device
+@click.option("--engine", metavar="NAME", type=click.Choice(ENGINES), default="auto", show_default=True,
+              help="What computes: torch, graph (on the CPU, starts at once), or auto: graph where that can do it.")
+@click.option("--precise", is_flag=True, help="Compute in float32, even where the CPU has bfloat16, which is faster.")
 @_options.jobs
 @_options.file_list
 @click.option("-f", "--force", is_flag=True, help="Into a folder: make again what is up to date, too.")
@@ -26,8 +30,8 @@ from styletools.manifest import Manifest
 @_options.max_pixels
 @_options.fail_fast
 def main(
-    inputs, output, from_format, to_format, device, jobs, files_from, null, force, dry_run, quality, max_pixels,
-    fail_fast, **look,
+    inputs, output, from_format, to_format, device, engine, precise, jobs, files_from, null, force, dry_run, quality,
+    max_pixels, fail_fast, **look,
 ):  # fmt: skip
     """Restyle pictures: files, folders (the tree is kept, what is up to date is passed over), pipes, tar archives.
 
@@ -62,7 +66,8 @@ def main(
             made = target.path if target.kind == "stream" else target.file_for(source, number if not manifest else 0)
             sys.stdout.buffer.write(os.fsencode(f"{source.label}\t{made}\n"))
         return 0
-    restyler = Deferred(lambda: choice.set_up(device, streams.Limits(max_pixels=max_pixels))[0])
+    limits = streams.Limits(max_pixels=max_pixels)
+    restyler = Deferred(lambda: _set_up(choice, device, limits, engine, precise))
     keys = {}
 
     def about_to_be_read():
@@ -79,6 +84,20 @@ def main(
         about_to_be_read(), target, restyler, from_format=from_format, max_pixels=max_pixels, jobs=jobs,
         fail_fast=fail_fast, total=total, finished=finished,
     )  # fmt: skip
+
+
+def _set_up(choice, device, limits, engine, precise):
+    """Return what restyles a picture, by the engine that was asked for."""
+    if engine != "torch":
+        from styletools.engine import graph
+
+        try:
+            return choice.set_up_graph(device, limits, precise=precise)
+        except graph.NotPossible as why:
+            if engine == "graph":
+                raise errors.Unavailable(f"--engine graph: {why}") from why
+            log.info(f"restyled by torch: {why}")
+    return choice.set_up(device, limits)[0]
 
 
 def _check_one_file(target, sources) -> None:

@@ -1,4 +1,4 @@
-"""st-model: what methods, models and styles there are, and what is in a file."""
+"""st-model: what methods, models and styles there are, what is in a file, and models as graphs."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import os
 
 import click
 
-from styletools import files, log, methods, modelfile
+from styletools import errors, files, log, methods, modelfile
 from styletools.cli._command import group
 
 STYLES = "styles.safetensors"
@@ -14,7 +14,7 @@ STYLES = "styles.safetensors"
 
 @group("st-model")
 def main():
-    """List methods, models and styles; show what is in a file. Nothing is run."""
+    """List methods, models and styles; show what is in a file; export models. Nothing is restyled."""
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
@@ -104,3 +104,22 @@ def show(model, as_json):
         click.echo(f"{len(header.tensors)} tensors, {count} numbers, {_size(header)} bytes")
         for name, (kind, shape) in sorted(header.tensors.items()):
             click.echo(log.printable(f"  {name} {kind} {'x'.join(map(str, shape)) or 'scalar'}"))
+
+
+@main.command("export")
+@click.argument("model", metavar="FILE|DIR|MODEL")
+@click.option("-o", "--output", metavar="FILE.onnx", required=True, help="The graph to write.")
+def export(model, output):
+    """Write a model as an ONNX graph, which other programs can run and st-apply runs without torch."""
+    path = modelfile.find(model)
+    name = modelfile.check(path)["method"]
+    if not methods.describe(name).has_graphs:
+        able = ", ".join(each for each in methods.names() if methods.describe(each).has_graphs)
+        raise errors.DoesNotFit(f"{model}: {name} cannot be written as a graph; those that can: {able}")
+    if os.path.splitext(output)[1].lower() != ".onnx":
+        raise errors.UsageError(f"{output}: the name of a graph ends in .onnx")
+    from styletools.engine import export as graphs
+
+    data = graphs.to_onnx(modelfile.load(path), graphs.describe(path, modelfile.digest(path)))
+    with files.atomic(output) as out:
+        out.write(data)

@@ -34,6 +34,22 @@ TRAINS_ON = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Graphs:
+    """What a method computes, as steps that are the same for every picture, of any size: they can be written down.
+
+    paint: (image, tensors of the style record by name) to the picture; encode: image to its style record, for methods
+    that take any. Images are (1, 3, H, W) RGB in [0, 255]. styles: the records of the styles that the model holds
+    itself, the first for where none is asked for. alpha: what it mixes, "picture" (the picture with the photograph) or
+    "style" (the style with that of the photograph).
+    """
+
+    paint: Callable[..., Tensor]
+    encode: Callable[[Tensor], dict[str, Tensor]] | None = None
+    styles: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    alpha: str = "picture"
+
+
 class Method:
     """One way to make or move style: the mathematics only. The engine owns loops, devices, sizes and files.
 
@@ -100,6 +116,10 @@ class Method:
         """Restyle (N, 3, H, W) RGB in [0, 1]; the same shape and range come back."""
         raise NotImplementedError
 
+    def graphs(self) -> Graphs | None:
+        """Return the same as `apply` and `encode_style` in a form that can be written as a graph; None: it has none."""
+        return None
+
     def generate(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Return pictures (N, 3, H, W) RGB in [0, 1] made from noise (N, Config's `z_dim`), of N(0, 1).
 
@@ -161,6 +181,7 @@ class Description:
     knows_published: bool  # has a `detect` for other people's checkpoints
     options: tuple[Option, ...] = field(default=())
     directions: tuple[str, ...] = ()  # the ways that a model goes; the first is the default
+    has_graphs: bool = False  # it can be written as a graph
 
 
 def names() -> list[str]:
@@ -198,7 +219,8 @@ def describe(name: str) -> Description:
             functions |= {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
     directions = constants.pop("DIRECTIONS")
     title = (ast.get_docstring(tree) or name).partition("\n")[0]
-    return Description(name, title, *constants.values(), "detect" in functions, tuple(options), directions)
+    return Description(name, title, *constants.values(), "detect" in functions, tuple(options), directions,
+                       "graphs" in functions)  # fmt: skip
 
 
 def _option(node: ast.AnnAssign) -> Option:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from styletools import backbones, errors, losses, stats
-from styletools.methods import Method
+from styletools.methods import Graphs, Method
 from styletools.nn.resnet import Repainter
 
 APPLIES_TO = "image"
@@ -174,6 +174,12 @@ class Johnson(Method):
         else:
             mixture = style["mixture"].to(image.device).float().view(1, -1)
         return torch.lerp(image, self.nets["network"](image, mixture).clamp(0, 1), alpha)
+
+    def graphs(self):
+        def paint(image, mixture):
+            return (self.nets["network"](image / 255, mixture.view(1, -1)) * 255).clamp(0, 255)
+
+        return Graphs(paint, styles={name: self.own_style(name) for name in self.names})
 
     @staticmethod
     def detect(state_dict):

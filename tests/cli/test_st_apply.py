@@ -272,7 +272,7 @@ def test_records_of_st_gram(apply, picture, call, model, folder):
     assert apply("a.png", "--style-size", "32") == 0
     direct = pixels(apply.out)
     assert apply("a.png", style="s.safetensors") == 0
-    assert (pixels(apply.out) == direct).all()
+    assert abs(pixels(apply.out).astype(int) - direct).max() <= 1, "made by torch, used without it"
     assert apply("a.png", "--style-size", "16") == 0
     assert (pixels(apply.out) != direct).any()
     assert apply("a.png", style="s.safetensors:2,t.png") == 0
@@ -685,7 +685,7 @@ def test_video_to_video(sh, model, picture, folder, environment):
 def test_sigkill_in_the_middle_of_a_folder(start, apply, picture, model, folder):
     for number in range(40):
         picture(f"in/{number:02}.png", 160, 120, seed=number)
-    process = start("st-apply", "-m", model, "-s", "s.png", "in", "-o", "out/")
+    process = start("st-apply", "--engine", "torch", "-m", model, "-s", "s.png", "in", "-o", "out/")
     end = time.monotonic() + 60
     while len(below("out") if Path("out").exists() else []) < 3:
         assert time.monotonic() < end and process.poll() is None
@@ -699,11 +699,11 @@ def test_sigkill_in_the_middle_of_a_folder(start, apply, picture, model, folder)
     script = "import os; from styletools import files; it = files.atomic('out/x.png'); it.__enter__(); os.abort()"
     subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert parts("out")
-    assert apply("in", "-o", "out/") == 0 and apply.err == ""
+    assert apply("--engine", "torch", "in", "-o", "out/") == 0 and apply.err == ""
     assert below("out") == below("in") and parts("out") == []
     kept = sum(stamps("out")[name] == stamp for name, stamp in done.items())
     assert kept >= len(done) - 6, "what was done and noted is not done again"
-    assert apply("in", "-o", "clean/") == 0
+    assert apply("--engine", "torch", "in", "-o", "clean/") == 0
     for name in below("in"):
         assert (pixels(f"out/{name}") == pixels(f"clean/{name}")).all()
 
@@ -771,7 +771,7 @@ def test_memory_running_out_is_one_failure(apply, picture, monkeypatch):
         return pad(image, *words)
 
     monkeypatch.setattr(infer, "pad", small_only)
-    assert apply("b.png", "a.png", "-o", "out/") == 1
+    assert apply("--engine", "torch", "b.png", "a.png", "-o", "out/") == 1
     assert apply.err == "st-apply: b.png: out of memory\n" and below("out") == ["a.png"]
     assert apply("b.png", "-o", "x.png") == 75 and not Path("x.png").exists()
 

@@ -1,0 +1,408 @@
+"""Restyling without torch: the ONNX graph of a model, compiled and run by OpenVINO on the CPU.
+
+What it gives differs from `infer`, which is the reference, by at most one level of 255; where the CPU computes
+bfloat16 in hardware, its convolutions do, and about one value in ten thousand is more than two levels off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from styletools import errors, files, streams
+from styletools.engine import styles
+
+if TYPE_CHECKING:
+    import openvino
+
+VERSION = "1"  # of what graphs say and take: another one is not read
+MINIMUM = 16  # graphs are never shown less than this many pixels a side
+LARGE = 256 * 256  # pixels from which bfloat16 is worth what it loses, which is more the fewer there are
+SAME = 16  # after so many pictures of one size, in a row, a graph is compiled for that size alone
+COLOR = ("", "luminance")  # the transfers of colour that are done here
+
+
+def obstacle(device: str, preserve_color: str) -> str:
+    """Return why pictures cannot be restyled here: "" where they can be, as far as one can tell before trying."""
+    if importlib.util.find_spec("openvino") is None:
+        return "the Python package openvino is missing: pip install openvino"
+    if device != "cpu" and (device != "auto" or os.path.exists("/dev/nvidiactl") or sys.platform == "darwin"):
+        return "it runs on the CPU only" if device != "auto" else "there is a GPU"
+    if preserve_color not in COLOR:
+        return f"--preserve-color {preserve_color} takes torch"
+    return ""
+
+
+# ---- files -----------------------------------------------------------------------------------------------
+
+
+def find(model: Path, digest: str) -> Path | None:
+    """Return the graph of a model file: beside it under its name, else in the cache. None where there is none."""
+    for path in (model.with_suffix(".onnx"), cached(digest)):
+        with contextlib.suppress(errors.StyletoolsError):
+            metadata = read_metadata(path)
+            if (metadata.get("styletools_graph"), metadata.get("model_sha256")) == (VERSION, digest):
+                return path
+    return None
+
+
+def cached(digest: str) -> Path:
+    """Return where the graph of a model is kept that has none beside it."""
+    return files.cache_dir() / "graphs" / f"{digest[:32]}-{VERSION}.onnx"
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """Return the metadata of an ONNX file, passing over all else. Raises as reading does, and DataError for others."""
+    told = {}
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            while file.tell() < size:
+                tag = _varint(file)
+                if tag & 7 == 0:
+                    _varint(file)
+                    continue
+                if tag & 7 != 2:
+                    raise ValueError("neither number nor bytes")
+                length = _varint(file)
+                if file.tell() + length > size:
+                    raise ValueError("cut off")
+                if tag >> 3 == 14:  # ModelProto.metadata_props
+                    entry = io.BytesIO(file.read(length))
+                    words = {}
+                    while (key := entry.read(1)) and key in (b"\x0a", b"\x12"):
+                        words[key] = entry.read(_varint(entry)).decode()
+                    told[words[b"\x0a"]] = words.get(b"\x12", "")
+                else:
+                    file.seek(length, os.SEEK_CUR)
+    except OSError as error:
+        raise errors.from_os_error(error, os.fspath(path)) from error
+    except (ValueError, LookupError) as error:
+        raise errors.DataError(f"{path}: no ONNX file") from error
+    return told
+
+
+def _varint(file) -> int:
+    value = shift = 0
+    while shift < 64:
+        (byte,) = file.read(1) or (128,)
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value
+        shift += 7
+    raise ValueError("no number")
+
+
+# ---- running ---------------------------------------------------------------------------------------------
+
+
+class Graph:
+    """The graph of one model; its parts are compiled when they are first used, and kept compiled in the cache.
+
+    `precise` computes in float32 throughout. Raises Unavailable without OpenVINO. One thread at a time may use it.
+    """
+
+    def __init__(self, path: Path, *, precise: bool = False):
+        self._openvino = _import_openvino()
+        self._core = self._openvino.Core()
+        self.path, self.metadata = path, read_metadata(path)
+        self.multiple = int(self.metadata["multiple"])
+        self.shapes = {key: tuple(shape) for key, shape in json.loads(self.metadata["shapes"]).items()}
+        self.half = not precise and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._requests: dict[tuple, openvino.InferRequest] = {}
+        self._repeated = (0, 0, 0)  # height, width and number of the last pictures
+
+    def encode(self, levels: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the style record of a picture (H, W, 3), float32 in [0, 255]."""
+        found = self._request("encode").infer({"image": np.ascontiguousarray(levels)[None]})
+        return {key: np.array(found[f"style.{key}"]) for key in self.shapes}
+
+    def paint(self, picture: np.ndarray, style: dict[str, np.ndarray], *, precise: bool = False) -> np.ndarray:
+        """Return (H, W, 3) of [0, 255] restyled; sides are multiples of `multiple`. uint8 stays uint8, float32 so.
+
+        The result holds until the next picture. `precise` computes this one in float32.
+        """
+        size, kind = picture.shape[:2], "bytes" if picture.dtype == np.uint8 else "levels"
+        count = self._repeated[2] + 1 if self._repeated[:2] == size else 1
+        self._repeated = (*size, count)
+        request = self._request(kind, self.half and not precise, size if count > SAME else None)
+        return request.infer({"image": picture[None], **style}, share_inputs=True, share_outputs=True)["picture"][0]
+
+    def _request(self, kind: str, half: bool = False, size: tuple[int, int] | None = None) -> openvino.InferRequest:
+        """Return what computes one part of the graph: `encode`, or `bytes` or `levels` to paint."""
+        key = (kind, half, size)
+        if key not in self._requests:
+            for old in [old for old in self._requests if old[2] not in (None, size)]:
+                del self._requests[old]
+            self._requests[key] = self._compile(*key).create_infer_request()
+        return self._requests[key]
+
+    def _compile(self, kind: str, half: bool, size: tuple[int, int] | None) -> openvino.CompiledModel:
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",  # what is to be in 16 bits says so itself
+            "INFERENCE_NUM_THREADS": _threads(), "ENABLE_CPU_PINNING": False,
+        }  # fmt: skip
+        with open(self.path, "rb") as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+        version = self._openvino.__version__.partition("-")[0]
+        words = [digest[:32], kind, "bf16" if half else "f32", version]
+        kept = files.cache_dir() / "graphs" / f"{'-'.join(words)}.blob"
+        if not size:
+            with contextlib.suppress(OSError, RuntimeError):  # not there, or not for this machine
+                return self._core.import_model(io.BytesIO(kept.read_bytes()), "CPU", settings)
+        try:
+            model = self._part(kind, size)
+            compiled = self._core.compile_model(_in_bfloat16(model) if half else model, "CPU", settings)
+        except RuntimeError as error:
+            raise errors.DoesNotFit(f"{self.path}: OpenVINO cannot run it: {str(error).splitlines()[-1]}") from error
+        if not size:
+            with contextlib.suppress(OSError, RuntimeError, errors.StyletoolsError), files.atomic(kept) as out:
+                out.write(compiled.export_model().getvalue())
+        return compiled
+
+    def _part(self, kind: str, size: tuple[int, int] | None) -> openvino.Model:
+        """Return one part of the graph, its pictures (1, H, W, 3) as in memory."""
+        from openvino.preprocess import PrePostProcessor
+
+        whole = self._core.read_model(self.path)
+        inputs = {each.get_any_name(): each.get_node() for each in whole.inputs}
+        wanted = [each for each in whole.outputs if (each.get_any_name() == "picture") != (kind == "encode")]
+        model = self._openvino.Model(
+            [each.get_node() for each in wanted],
+            [node for name, node in inputs.items() if name == "image" or kind != "encode"],
+        )
+        if size:
+            model.reshape({"image": [1, 3, *size]})
+        change, planes, rows = PrePostProcessor(model), self._openvino.Layout("NCHW"), self._openvino.Layout("NHWC")
+        change.input("image").model().set_layout(planes)
+        change.input("image").tensor().set_layout(rows)
+        if kind != "encode":
+            change.output("picture").model().set_layout(planes)
+            change.output("picture").tensor().set_layout(rows)
+        if kind == "bytes":
+            even = self._openvino.opset13.round
+            change.input("image").tensor().set_element_type(self._openvino.Type.u8)
+            change.output("picture").postprocess().custom(lambda output: even(output, "half_to_even").output(0))
+            change.output("picture").tensor().set_element_type(self._openvino.Type.u8)
+        return change.build()
+
+
+def _import_openvino():
+    """Import OpenVINO without its converters, which take longer than all the rest and are not needed."""
+    converters = "openvino.tools.ovc"
+    without = {} if "openvino" in sys.modules or converters in sys.modules else {converters: None}
+    sys.modules.update(without)
+    try:
+        import openvino
+    except ImportError as error:
+        raise errors.Unavailable("the Python package openvino is missing: pip install openvino") from error
+    finally:
+        for name in without:
+            del sys.modules[name]
+    return openvino
+
+
+def _threads() -> int:
+    """Return how many cores to use: OMP_NUM_THREADS, as torch does, else those that this process may run on."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_bfloat16(model: openvino.Model) -> openvino.Model:
+    """Have the convolutions of a model computed in bfloat16, and nothing else: statistics need float32."""
+    from openvino import opset13
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Convolution":
+            continue
+        readers = list(node.output(0).get_target_inputs())
+        before = node.input(0).get_source_output().get_node()
+        narrowed = [node.input(1), node.input(0)]
+        if before.get_type_name() == "Pad":  # half as much to copy
+            narrowed[1:] = [before.input(0), *before.inputs()[3:]]
+        for place in narrowed:
+            place.replace_source_output(opset13.convert(place.get_source_output(), "bf16").output(0))
+        wide = opset13.convert(node.output(0), "f32").output(0)
+        for place in readers:
+            place.replace_source_output(wide)
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+# ---- pictures --------------------------------------------------------------------------------------------
+
+
+def to_levels(colours: np.ndarray) -> np.ndarray:
+    """Return (H, W, 3) of uint8 or uint16 as float32 in [0, 255]."""
+    return colours.astype(np.float32) if colours.dtype == np.uint8 else colours.astype(np.float32) / np.float32(257)
+
+
+def resize(picture: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:
+    """Scale (H, W) or (H, W, C) to (height, width), antialiased; float32 comes back."""
+    planes = picture.astype(np.float32)
+    if planes.ndim == 2:
+        return np.asarray(Image.fromarray(planes).resize(size[::-1], method))
+    return np.dstack([resize(plane, size, method) for plane in np.moveaxis(planes, 2, 0)])
+
+
+def scale(levels: np.ndarray, short: int | tuple[int, int] | None) -> np.ndarray:
+    """Scale (H, W, 3) in [0, 255] as streams.scaled says, bicubic; what needs no scaling comes back as it is."""
+    size = streams.scaled(levels.shape[:2], short)
+    if size == levels.shape[:2]:
+        return levels
+    return resize(levels, size, Image.Resampling.BICUBIC).clip(0, 255)
+
+
+def pad(picture: np.ndarray, multiple: int) -> np.ndarray:
+    """Mirror (H, W, C) at its bottom and right up to the next multiple, and to at least MINIMUM, to and fro."""
+    for axis, side in enumerate(picture.shape[:2]):
+        wanted = -(-max(side, MINIMUM) // multiple) * multiple
+        if wanted != side:
+            period = max(2 * (side - 1), 1)
+            there = np.arange(wanted) % period
+            picture = picture.take(np.minimum(there, period - there).clip(0, side - 1), axis)
+    return np.ascontiguousarray(picture)
+
+
+def to_plane(image: streams.Image) -> np.ndarray:
+    """Return a picture as a mask (H, W) in [0, 1]: how white it is; what is transparent counts as black."""
+    colours, opacity = streams.to_rgb(image)
+    plane = to_levels(colours).mean(2) / 255
+    return plane if opacity is None else plane * (opacity.astype(np.float32) / np.iinfo(opacity.dtype).max)
+
+
+def keep_chroma(levels: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return the luminance of `levels` with the chroma of `reference`, as stats.keep_chroma does."""
+    return reference + ((levels - reference) @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+
+
+# ---- styles ----------------------------------------------------------------------------------------------
+
+
+def encode(
+    graph: Graph, mixture: Sequence[styles.Style], *, size: int | None, method_name: str, model_digest: str
+) -> dict[str, np.ndarray]:
+    """Return the style record of a weighted mixture of images, records and the model's own, as styles.encode does.
+
+    size: of the short side of images. No style at all is the first of the model's own. Raises DoesNotFit for what was
+    made for another model or lacks something, NotPossible for an image that is too small for the graph.
+    """
+    own = json.loads(graph.metadata["styles"])
+    mixture = [style for style in mixture if style.weight] or [styles.Style(next(iter(own)), graph.path, 1.0, "own")]
+    total = sum(style.weight for style in mixture)
+    made = {key: np.zeros(shape, np.float32) for key, shape in graph.shapes.items()}
+    for style in mixture:
+        if style.kind == "own":
+            record = {key: np.reshape(values, graph.shapes[key]) for key, values in own[style.name].items()}
+        elif style.kind == "image":
+            picture = streams.Image(streams.flat_rgb(streams.open_image(style.path)))
+            levels = scale(to_levels(streams.to_rgb(picture)[0]), size)
+            if min(levels.shape[:2]) < MINIMUM:
+                raise NotPossible(f"{style.name}: a style of less than {MINIMUM} pixels")
+            record = graph.encode(levels)
+        else:
+            found = styles.load_record(style)
+            styles.check_metadata(style.name, found.meta, method_name, model_digest)
+            record = found.tensors
+        for key, shape in graph.shapes.items():
+            array = np.asarray(record.get(key, ()), np.float32)
+            if array.shape != shape:
+                what = f"{key} of shape {array.shape}" if key in record else f"no {key}"
+                raise errors.DoesNotFit(f"{style.name}: has {what}; {method_name} needs {shape}")
+            made[key] += array * np.float32(style.weight / total)
+    if not all(np.isfinite(array).all() for array in made.values()):
+        raise NotPossible("the style holds values that are not numbers")
+    return made
+
+
+class NotPossible(Exception):
+    """Something that the torch-free path cannot do; the message says what."""
+
+
+@dataclass
+class Restyler:
+    """A graph set up to restyle pictures: call it with a picture, as an infer.Restyler, whose fields it has."""
+
+    graph: Graph
+    style: dict[str, np.ndarray]
+    alpha: float = 1.0
+    size: int | tuple[int, int] | None = None
+    preserve_color: str = ""
+    mask: np.ndarray | None = None
+    outside: dict[str, np.ndarray] | None = None
+    limits: streams.Limits = streams.Limits()
+
+    def __call__(self, image: streams.Image) -> streams.Image:
+        """Restyle one picture. Raises DataError for what is no picture, TryAgain when memory runs out."""
+        if not isinstance(image, streams.Image):
+            raise errors.DataError("holds tensors, not a picture")
+        height, width = streams.scaled(image.array.shape[:2], self.size)
+        if self.size is not None:
+            self.limits.check_size(width, height)
+        colours, opacity = streams.to_rgb(image)
+        whole = colours.dtype == np.uint8 and (height, width) == colours.shape[:2]
+        if not whole or self.alpha not in (0, 1) or self.preserve_color or self.mask is not None:
+            colours = scale(to_levels(colours), self.size)
+        if opacity is not None and (height, width) != opacity.shape:
+            plane = resize(opacity, (height, width), Image.Resampling.BILINEAR)
+            opacity = np.rint(plane).astype(opacity.dtype)
+        kind = image.array.dtype
+        try:
+            array = self._inside_and_outside(colours, precise=kind == np.uint16 or height * width < LARGE)
+        except RuntimeError as error:
+            if "alloc" in str(error).lower():
+                raise errors.TryAgain("out of memory") from error
+            raise
+        if array.dtype != kind:
+            array = np.rint(array * np.float32(np.iinfo(kind).max / 255)).astype(kind)
+        if opacity is not None:
+            array = np.concatenate([array, opacity[..., None]], axis=2)
+        return streams.Image(array, name=image.name, index=image.index, meta=dict(image.meta))
+
+    def _inside_and_outside(self, colours: np.ndarray, precise: bool) -> np.ndarray:
+        """Restyle (H, W, 3) of [0, 255] inside and outside of the mask."""
+        result = self._restyle(colours, self.style, precise)
+        if self.mask is None:
+            return result
+        mask = resize(self.mask, colours.shape[:2], Image.Resampling.BILINEAR)[..., None]
+        other = colours if self.outside is None else self._restyle(colours, self.outside, precise)
+        return other + (result - other) * mask
+
+    def _restyle(self, colours: np.ndarray, style: dict[str, np.ndarray], precise: bool) -> np.ndarray:
+        """Restyle (H, W, 3) of [0, 255], of any size: uint8, which stays uint8, or float32."""
+        if self.alpha == 0:
+            return colours
+        height, width = colours.shape[:2]
+        padded = pad(colours, self.graph.multiple)
+        if self.alpha < 1 and self.graph.metadata["alpha"] == "style":
+            # Towards the style of the photograph itself; what is lost even then comes back, as in infer.
+            own = self.graph.encode(padded)
+            mixed = {key: own[key] + (style[key] - own[key]) * np.float32(self.alpha) for key in style}
+            result = self.graph.paint(padded, mixed, precise=precise).copy()
+            result = result + (1 - self.alpha) * (padded - self.graph.paint(padded, own, precise=precise))
+        else:
+            result = self.graph.paint(padded, style, precise=precise)
+            if self.alpha < 1:
+                result = padded + (result - padded) * np.float32(self.alpha)
+        result = result[:height, :width]
+        if self.preserve_color:
+            result = keep_chroma(result, colours)
+        if result.dtype == np.uint8:
+            return result.copy()  # the next picture comes to the same place
+        if np.isnan(result).any():
+            raise errors.DataError("no picture came of it but values that are not numbers: is the model damaged?")
+        return result.clip(0, 255)

@@ -1,0 +1,190 @@
+"""The torch-free path: the same pictures as by torch, of every size and kind."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from styletools import errors, files, modelfile, streams
+from styletools.engine import graph, infer, styles
+
+pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module")
+def live():
+    """The bundled model: its method, digest and graph."""
+    path = modelfile.find("live")
+    digest = modelfile.digest(path)
+    return modelfile.load(path), digest, graph.Graph(graph.find(path, digest), precise=True)
+
+
+def pair(live, specs, *, loaded=None, outside=(), **options):
+    """Return the same restyler twice: by torch, and by the graph."""
+    method, digest, precise = live
+    loaded = loaded or precise
+    told = {"size": 64, "method_name": "live", "model_digest": digest}
+    chosen, other = styles.parse(specs), styles.parse(outside)
+    mask = options.pop("mask", None)
+    reference = infer.Restyler(
+        method, styles.encode(method, chosen, **told), mask=infer.to_plane(mask) if mask else None,
+        outside=styles.encode(method, other, **told) if outside else None, **options,
+    )  # fmt: skip
+    return reference, graph.Restyler(
+        loaded, graph.encode(loaded, chosen, **told), mask=graph.to_plane(mask) if mask else None,
+        outside=graph.encode(loaded, other, **told) if outside else None, **options,
+    )  # fmt: skip
+
+
+def image(height, width, channels=3, dtype=np.uint8, seed=0):
+    """Return a picture of soft shapes and some noise, over the whole range."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((height // 16 + 2, width // 16 + 2, channels), dtype=np.float32)
+    soft = graph.resize(coarse, (height, width), graph.Image.Resampling.BICUBIC)
+    top = np.iinfo(dtype).max
+    array = ((soft + rng.normal(0, 0.02, soft.shape)) * top).clip(0, top).astype(dtype)
+    return streams.Image(array, "x.png", 3, {"icc": b"profile"})
+
+
+def differ(reference, restyler, given):
+    """Return how many levels of 255 two restylers differ by at most; all but pixels must be the same."""
+    before = given.array.copy()
+    wanted, found = reference(given), restyler(given)
+    assert (given.array == before).all()
+    assert (found.name, found.index, found.meta) == (wanted.name, wanted.index, wanted.meta)
+    assert found.array.dtype == wanted.array.dtype and found.array.shape == wanted.array.shape
+    return abs(found.array.astype(int) - wanted.array).max() / (np.iinfo(found.array.dtype).max // 255)
+
+
+SIZES = [(1, 1), (1, 300), (300, 1), (16, 16), (17, 33), (120, 91), (500, 701)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_any_size(live, size):
+    assert differ(*pair(live, ["great-wave"]), image(*size)) <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_any_kind(live, dtype, channels):
+    assert differ(*pair(live, ["the-scream"]), image(45, 62, channels, dtype)) <= 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"alpha": 0.0}, {"alpha": 0.4}, {"size": 40}, {"size": 130}, {"size": (33, 71)}, {"preserve_color": "luminance"},
+     {"mask": image(9, 12, 1)}, {"mask": image(200, 100, 4, seed=4)}, {"mask": image(9, 12), "outside": ["mistral"]},
+     {"alpha": 0.7, "size": 50, "mask": image(9, 9), "outside": ["starry-night"], "preserve_color": "luminance"}],
+    ids=lambda options: "+".join(options),
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_options(live, options, dtype):
+    options = dict(options)
+    assert differ(*pair(live, ["great-wave:2", "mistral"], **options), image(60, 83, 4, dtype)) <= 1
+
+
+def test_styles_of_pictures_and_records(live, tmp_path):
+    from PIL import Image
+
+    method, digest, _ = live
+    for number, side in enumerate((90, 40)):
+        Image.fromarray(image(side, 131, 4, seed=number).array).save(tmp_path / f"{number}.png")
+    record = styles.to_record(
+        styles.encode(method, styles.parse(["mistral"]), method_name="live", model_digest=digest),
+        name="r", method_name="live", model_digest=digest,
+    )  # fmt: skip
+    with open(tmp_path / "r.safetensors", "wb") as out, streams.writer(out, "safetensors") as writer:
+        writer.write(record)
+    specs = [f"{tmp_path}/0.png:2,{tmp_path}/1.png", f"{tmp_path}/r.safetensors:0.5", "the-scream:0"]
+    assert differ(*pair(live, specs), image(64, 80)) <= 1
+
+
+def test_what_does_not_fit(live, tmp_path):
+    from PIL import Image
+
+    loaded = live[2]
+    told = {"size": None, "method_name": "live", "model_digest": live[1]}
+    Image.fromarray(image(90, 12).array).save(tmp_path / "thin.png")
+    with pytest.raises(graph.NotPossible, match="less than 16"):
+        graph.encode(loaded, styles.parse([f"{tmp_path}/thin.png"]), **told)
+    with pytest.raises(errors.DoesNotFit, match="another model"):
+        graph.encode(loaded, styles.parse(["mistral"]), **told | {"model_digest": "0"})
+    restyler = graph.Restyler(loaded, graph.encode(loaded, styles.parse(["mistral"]), **told))
+    with pytest.raises(errors.DataError, match="not a picture"):
+        restyler(streams.Tensors({}))
+    restyler.size, restyler.limits = 512, streams.Limits(max_pixels=1_000_000)
+    with pytest.raises(errors.DataError, match="over the limit"):
+        restyler(image(3000, 1))
+
+
+def test_bfloat16(live):
+    """Where the CPU has it, and the picture is large: nearly all values within two levels of 255."""
+    path = modelfile.find("live")
+    loaded = graph.Graph(graph.find(path, live[1]))
+    if not loaded.half:
+        pytest.skip("this CPU has no bfloat16")
+    reference, restyler = pair(live, ["composition-vii"], loaded=loaded)
+    given = image(384, 400)
+    off = abs(restyler(given).array.astype(int) - reference(given).array)
+    assert 0 < off.max() <= 8 and (off > 2).mean() < 1e-3 and off.mean() < 0.5
+    assert differ(reference, restyler, image(200, 200)) <= 1, "small ones in float32"
+    assert differ(reference, restyler, image(384, 400, dtype=np.uint16)) <= 1, "and those of 16 bits"
+
+
+def test_many_of_one_size_then_another(live):
+    """After some of one size the graph is compiled for it; results stay, and so does what earlier ones returned."""
+    _, restyler = pair(live, ["mistral"])
+    given = image(33, 40)
+    first = restyler(given).array
+    kept = first.copy()
+    for _ in range(graph.SAME + 2):
+        assert abs(restyler(given).array.astype(int) - kept).max() <= 1
+    other = image(50, 30, seed=1)
+    once = restyler(other).array
+    assert (first == kept).all()
+    assert (restyler(other).array == once).all() and once.shape == (50, 30, 3)
+
+
+def test_compiled_graphs_are_kept_and_damaged_ones_made_again(live):
+    path = graph.find(modelfile.find("live"), live[1])
+    style = {"code": np.zeros(graph.Graph(path).shapes["code"], np.float32)}
+    given = image(16, 16).array
+    wanted = graph.Graph(path, precise=True).paint(given, style).copy()
+    (blob,) = (files.cache_dir() / "graphs").glob("*.blob")
+    assert (graph.Graph(path, precise=True).paint(given, style) == wanted).all()
+    blob.write_bytes(b"nothing")
+    assert (graph.Graph(path, precise=True).paint(given, style) == wanted).all()
+    assert blob.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("size", [(7, 9), (60, 83)])
+@pytest.mark.parametrize("to", [(16, 20), (90, 64), (60, 83)])
+def test_scaling_is_that_of_torch(size, to):
+    levels = image(*size).array.astype(np.float32)
+    wanted = infer.resize(torch.from_numpy(levels).permute(2, 0, 1)[None] / 255, to)[0].permute(1, 2, 0).numpy()
+    assert abs(graph.scale(levels, to) - wanted * 255).max() < 0.01
+
+
+@pytest.mark.slow
+def test_memory_stays_the_same(live):
+    """Over thousands of pictures, of one size and of changing ones."""
+    script = """
+import resource, numpy as np
+from styletools import modelfile, streams
+from styletools.engine import graph, styles
+path = modelfile.find("live"); digest = modelfile.digest(path)
+loaded = graph.Graph(graph.find(path, digest))
+style = graph.encode(loaded, styles.parse(["mistral"]), size=None, method_name="live", model_digest=digest)
+restyler = graph.Restyler(loaded, style)
+def rounds(count):
+    for number in range(count):
+        side = 32 if number % 100 < 50 else 16 + number % 7
+        restyler(streams.Image(np.full((32, side, 3), number % 256, np.uint8)))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = rounds(1000)
+print(rounds(9000) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 20, "MB"
