@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 STATE = "state.safetensors"
 TILE = 480  # longest side of a picture on a contact sheet
+FAR = Fraction(8)  # seconds: what is shorter is read faster than passed over
 
 
 class Course:
@@ -196,6 +197,16 @@ class Source:
                 self.path, info=self.info, start=self.start, duration=self.duration, skip=skip, rate=self.rate
             )
         return itertools.islice(self._streamed(), skip, None)
+
+    def later(self, time: Fraction) -> Source:
+        """Return this film from a time on that counts from its start."""
+        left = None if self.duration is None else self.duration - time
+        return dataclasses.replace(self, start=(self.start or Fraction(0)) + time, duration=left)
+
+    @property
+    def has_seeking(self) -> bool:
+        """Whether the frames of a later part come without those before being read."""
+        return self.path is not None and video.has_seeking(self.path)
 
     def _streamed(self) -> Iterator[video.Frame]:
         start, step = self.start or Fraction(0), 1 / self.info.rate
@@ -361,11 +372,21 @@ def _until_broken(frames: Iterable[video.Frame], broken: list[errors.DataError])
 
 
 def look_through(source: Source, look: Look, sheet: Sheet) -> None:
-    """Fill a contact sheet: of the frames that it wants, each restyled for itself."""
-    for frame in source.frames():
-        if sheet.wants(frame):
-            look.at(float(frame.time))
-            sheet.add(frame, video.Frame(look.restyler(frame.image), frame.time, frame.duration))
+    """Fill a contact sheet: of the frames that it wants, each restyled for itself; long stretches between are not read."""
+    begin: Fraction | None = Fraction(0)
+    while begin is not None:
+        offset, begin = begin, None
+        with contextlib.closing(source.later(offset).frames()) as frames:
+            for found in frames:
+                frame = video.Frame(found.image, found.time + offset, found.duration)
+                if sheet.wants(frame):
+                    look.at(float(frame.time))
+                    sheet.add(frame, video.Frame(look.restyler(frame.image), frame.time, frame.duration))
+                if sheet.next_time is None:
+                    return
+                if source.has_seeking and sheet.next_time - frame.time > FAR:
+                    begin = sheet.next_time - FAR / 4
+                    break
 
 
 class Sheet:
@@ -378,8 +399,12 @@ class Sheet:
 
     def wants(self, frame: video.Frame) -> bool:
         """Tell whether a frame is the next to be shown."""
-        number = len(self._pairs)
-        return number < len(self._times) and frame.time + frame.duration > self._times[number]
+        return self.next_time is not None and frame.time + frame.duration > self.next_time
+
+    @property
+    def next_time(self) -> Fraction | None:
+        """When the next frame to be shown is there; None when all are."""
+        return self._times[len(self._pairs)] if len(self._pairs) < len(self._times) else None
 
     def add(self, before: video.Frame, after: video.Frame) -> None:
         """Take a frame in, if it is wanted."""

@@ -144,6 +144,11 @@ def is_numbered(path: str | os.PathLike) -> bool:
     return len(re.findall(r"%0?\d*d", name)) == 1 and not os.path.exists(path)
 
 
+def has_seeking(path: str | os.PathLike) -> bool:
+    """Tell whether `read` gets to a later part of a film without reading all that is before."""
+    return not is_numbered(path) and _extension(os.fsdecode(path)) not in _ANIMATIONS
+
+
 def frames(path: str | os.PathLike) -> Iterator[streams.Image]:
     """Yield the frames of a video file as pictures, 8-bit RGB, upright, called 000001, 000002 and so on.
 
@@ -242,7 +247,7 @@ def read(
     name = os.fsdecode(path)
     info = info or probe(path, rate=rate)
     deep = info.depth > 8 if deep is None else deep
-    if is_numbered(name) or _extension(name) in _ANIMATIONS:
+    if not has_seeking(name):
         pictures = _pictures(name, info) if is_numbered(name) else _animation(name)
         yield from _cut(pictures, start or Fraction(0), duration, skip, deep)
     else:

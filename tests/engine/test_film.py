@@ -43,6 +43,31 @@ def test_a_sheet_shows_frames_evenly_spread(count):
     assert (picture[:30, :40] == taken[0]).all() and (picture[30:60, :40] == 255 - taken[0]).all()
 
 
+def test_a_look_at_a_long_film_reads_little_of_it(ffmpeg, tmp_path, monkeypatch):
+    """The frames shown are the same as when all are read."""
+    path = tmp_path / "long.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=4", "-t", "120", "-g", "20", path)
+    look = film.Look(lambda image: image, None, 0)
+    sheets, counts = [], []
+    real = video.read
+
+    def read(*args, **options):
+        for frame in real(*args, **options):
+            counts[-1] += 1
+            yield frame
+
+    monkeypatch.setattr(video, "read", read)
+    for seeks in (True, False):
+        monkeypatch.setattr(film.Source, "has_seeking", seeks)
+        counts.append(0)
+        sheets.append(film.Sheet(3, Fraction(110)))
+        source = film.open_source(str(path), start=Fraction(5), duration=Fraction(110), rate=None,
+                                  limits=streams.Limits())  # fmt: skip
+        film.look_through(source, look, sheets[-1])
+    assert (sheets[0].picture().array == sheets[1].picture().array).all()
+    assert counts[0] < 40 < 300 < counts[1]
+
+
 def test_a_film_shorter_than_it_said():
     sheet = film.Sheet(4, Fraction(100))
     sheet.add(frame(0), frame(0))
