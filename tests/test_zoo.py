@@ -13,7 +13,9 @@ from styletools.metrics._look import Look
 
 ZOO = files.zoo_dir()
 ROOT = Path(__file__).parents[1]
-LARGEST = {"live.safetensors": 3_000_000, "live.onnx": 3_000_000, "slim.safetensors": 4_000_000, "styles.safetensors": 200_000}
+LARGEST = {
+    "live.safetensors": 3_000_000, "live.onnx": 3_000_000, "slim.safetensors": 4_000_000, "styles.safetensors": 200_000,
+}  # fmt: skip
 
 
 @pytest.fixture
