@@ -11,7 +11,7 @@ quarter of the resolution, gives others. Here
   arXiv:1604.08610, judge by the flow back, which takes as long again and was no better);
 - the mean of two textures that differ is paler than either: detail is brought back to the contrast that it has in the
   present frame (Heitz and Neyret, High-Performance By-Example Noise using a Histogram-Preserving Blending Operator,
-  2018, do so for textures). Without that, a third of the sharpness would be lost.
+  2018, do so for textures). Without that, a quarter of the sharpness would be lost.
 
 Where the scene changes, everything begins anew.
 """
