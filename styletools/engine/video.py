@@ -190,7 +190,7 @@ def probe(path: str | os.PathLike, *, rate: Fraction = Fraction(25)) -> Info:
         reason = first_reason(lines) or "holds no picture"
         if "matches no streams" in reason:
             reason = "holds no video"
-        elif "Input #0," not in text:
+        elif not re.search(r"Input #\d", text):
             detail = "" if "Invalid data found" in reason else f" ({reason})"
             reason = f"not a video, or damaged at its beginning{detail}"
         raise errors.DataError(f"{name}: {reason}")
