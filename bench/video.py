@@ -59,7 +59,7 @@ def main(clip, style, size, seconds, repeat):
         pipe = rate(f"{ffmpeg} -i {{}} -f yuv4mpegpipe - | {BIN}/st-apply -s {style} |"
                     f" {ffmpeg} -i - {codec} {folder}/out.mp4")  # fmt: skip
         plain, steady = (rate(f"{BIN}/st-video -s {style} --steady {x} --overwrite {{}} -o {folder}/out.mp4")
-                         for x in (0, 0.6))  # fmt: skip
+                         for x in (0, 0.5))  # fmt: skip
     for name, found in (("ffmpeg", bare), ("pipe of st-apply", pipe)):
         for label, own in (("st-video", steady), ("st-video --steady 0", plain)):
             print(json.dumps({"figure": f"{label} over {name}", "ratio": round(own / found, 3),

@@ -15,7 +15,7 @@ from styletools.cli import _options, _restyling
 from styletools.cli._command import command
 from styletools.cli._loop import STDIN, Target
 
-STEADY = 0.6
+STEADY = 0.5
 PICTURES = (".png", ".jpg", ".jpeg")  # what a contact sheet alone may be written as
 _UNITS = {"": 1, "s": 1, "ms": Fraction(1, 1000), "m": 60, "h": 3600}
 
