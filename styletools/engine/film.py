@@ -372,7 +372,7 @@ def _until_broken(frames: Iterable[video.Frame], broken: list[errors.DataError])
 
 
 def look_through(source: Source, look: Look, sheet: Sheet) -> None:
-    """Fill a contact sheet: of the frames that it wants, each restyled for itself; long stretches between are not read."""
+    """Fill a contact sheet with the frames that it wants, each restyled for itself; what is far between is not read."""
     begin: Fraction | None = Fraction(0)
     while begin is not None:
         offset, begin = begin, None
