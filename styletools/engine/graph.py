@@ -169,7 +169,8 @@ class Graph:
             raise errors.DoesNotFit(f"{self.path}: OpenVINO cannot run it: {str(error).splitlines()[-1]}") from error
         if not size:
             with contextlib.suppress(OSError, RuntimeError, errors.StyletoolsError), files.atomic(kept) as out:
-                out.write(compiled.export_model().getvalue())
+                made = compiled.export_model()
+                out.write(made if isinstance(made, bytes) else made.getvalue())  # bytes until 2025
         return compiled
 
     def _part(self, kind: str, size: tuple[int, int] | None) -> openvino.Model:
