@@ -34,6 +34,10 @@ SAME = 16  # after so many pictures of one size, in a row, a graph is compiled f
 COLOR = ("", "luminance")  # the transfers of colour that are done here
 
 
+class NotPossible(Exception):
+    """Something that the torch-free path cannot do; the message says what."""
+
+
 def obstacle(device: str, preserve_color: str) -> str:
     """Return why pictures cannot be restyled here: "" where they can be, as far as one can tell before trying."""
     if importlib.util.find_spec("openvino") is None:
@@ -111,7 +115,7 @@ def _varint(file) -> int:
 class Graph:
     """The graph of one model; its parts are compiled when they are first used, and kept compiled in the cache.
 
-    `precise` computes in float32 throughout. Raises Unavailable without OpenVINO. One thread at a time may use it.
+    `precise` computes in float32 throughout. Raises NotPossible without OpenVINO. One thread at a time may use it.
     """
 
     def __init__(self, path: Path, *, precise: bool = False):
@@ -208,7 +212,7 @@ def _import_openvino():
     try:
         import openvino
     except ImportError as error:
-        raise errors.Unavailable("the Python package openvino is missing: pip install openvino") from error
+        raise NotPossible(f"OpenVINO cannot be loaded: {error}") from error
     finally:
         for name in without:
             del sys.modules[name]
@@ -328,10 +332,6 @@ def encode(
     if not all(np.isfinite(array).all() for array in made.values()):
         raise NotPossible("the style holds values that are not numbers")
     return made
-
-
-class NotPossible(Exception):
-    """Something that the torch-free path cannot do; the message says what."""
 
 
 @dataclass

@@ -773,7 +773,7 @@ def test_memory_running_out_is_one_failure(apply, picture, monkeypatch):
     monkeypatch.setattr(infer, "pad", small_only)
     assert apply("--engine", "torch", "b.png", "a.png", "-o", "out/") == 1
     assert apply.err == "st-apply: b.png: out of memory\n" and below("out") == ["a.png"]
-    assert apply("b.png", "-o", "x.png") == 75 and not Path("x.png").exists()
+    assert apply("--engine", "torch", "b.png", "-o", "x.png") == 75 and not Path("x.png").exists()
 
 
 def test_hostile_pictures(apply, folder):
