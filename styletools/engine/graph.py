@@ -1,7 +1,7 @@
 """Restyling without torch: the ONNX graph of a model, compiled and run by OpenVINO on the CPU.
 
 What it gives differs from `infer`, which is the reference, by at most one level of 255; where the CPU computes
-bfloat16 in hardware, its convolutions do, and about one value in ten thousand is more than two levels off.
+bfloat16 in hardware, its convolutions do, and one value in a thousand to ten thousand is more than two levels off.
 """
 
 from __future__ import annotations
