@@ -1,9 +1,9 @@
 """Pictures with times into video files: segments that are encoded one by one, then the film of all with its sound.
 
 Frames reach ffmpeg as Matroska, which carries a time for each, what raw video and y4m do not. Segments are NUT files
-with exact times, and a line behind that says when they begin and end, and how many frames they have. NUT files that
-follow each other, the first's signature alone kept, are one NUT file: so films are joined without a seam, whatever
-codec made them, and one that was interrupted is the same as one that was not.
+with exact times, and a line behind that says when they begin and end. NUT files that follow each other, the first's
+signature alone kept, are one NUT file: so films are joined without a seam, whatever codec made them, and one that was
+interrupted is the same as one that was not.
 Source: RFC 8794 (EBML), RFC 9559 (Matroska); the NUT open container format.
 """
 
@@ -327,7 +327,7 @@ class Writer:
             _fail(self.path, self._said.read())
         if self._last:
             self._out.seek(0, os.SEEK_END)
-            self._out.write(f"{self._first} {self._last.end} {self.count}".encode().ljust(_TRAILER))
+            self._out.write(f"{self._first} {self._last.end}".encode().ljust(_TRAILER))
 
     def __exit__(self, kind, error, traceback) -> None:
         if kind is not None:
@@ -382,7 +382,8 @@ def assemble(
     if encoding.container in ("gif", "webp"):
         _animate(segments, name, encoding)
         return
-    first, end, count = _told(segments)
+    first, end = _told(segments[0])[0], _told(segments[-1])[1]
+    lag = _lag(segments, name) if encoding.container in ("mp4", "mov") else None
     inputs = ["-itsoffset", video.seconds(first), "-f", "nut", "-i", "pipe:0"]
     taken = ["-map", "0:v:0", "-c:v:0", "copy", "-map_metadata", "-1"]
     if source is not None:
@@ -394,7 +395,7 @@ def assemble(
         taken += [word for key in _STALE for word in ("-metadata:s:v:0", f"{key}=")]
         taken += _companions(os.fsdecode(source), name, info, encoding.container, audio)
         taken += ["-copypriorss", "0"] if start else []  # what is before the start is no part of the film
-    film = [*_into(encoding), "-bsf:v:0", _durations(encoding.container, end, count)]
+    film = [*_into(encoding), "-bsf:v:0", _durations(end, lag)]
     tags = (("colorspace", info.matrix), ("color_primaries", info.primaries), ("color_trc", info.transfer))
     # For codecs whose own bytes do not tell it.
     film += [word for key, value in tags if value and not info.is_rgb for word in (f"-{key}:v:0", value)]
@@ -410,27 +411,35 @@ def assemble(
         _run([*inputs, *taken, *film], segments, name)
 
 
-def _told(segments: Sequence[str | os.PathLike]) -> tuple[Fraction, Fraction, int]:
-    """Return when the first frame of finished segments begins, when their last one ends, and how many there are."""
-    told = []
-    for segment in segments:
-        with _opened(segment) as data:
-            data.seek(-_TRAILER, os.SEEK_END)
-            told.append(data.read().decode().split())
-    return Fraction(told[0][0]), Fraction(told[-1][1]), sum(int(count) for _, _, count in told)
+def _told(segment: str | os.PathLike) -> tuple[Fraction, Fraction]:
+    """Return when the first frame of a segment begins, and when its last one ends."""
+    with _opened(segment) as data:
+        data.seek(-_TRAILER, os.SEEK_END)
+        first, end = data.read().split()
+    return Fraction(first.decode()), Fraction(end.decode())
 
 
-def _durations(container: str, end: Fraction, count: int) -> str:
-    """Return the bitstream filter that makes a film of `count` frames end when its last frame does: NUT does not say.
+def _durations(end: Fraction, lag: Fraction | None = None) -> str:
+    """Return the bitstream filter that makes a film end when its last frame does: NUT does not say how long that is.
 
-    MP4 counts from one coded frame to the next, and the last one coded may not be the last one shown. Of the others
-    none may last beyond the end, for the film would, by what its head says.
+    lag: for MP4, which counts from one coded frame to the next, by what the last one is decoded before it is shown. The
+    first is decoded that much earlier, too; what ffmpeg guesses for it may be too late where the rate varies.
     """
-    last = f"{end.numerator}/{end.denominator}/TB"
-    left = f"{last}-PTS"
-    if container in ("mp4", "mov"):
-        left = f"if(eq(N\\,{count - 1})\\,{last}-STARTPTS+STARTDTS-DTS\\,{left})"
-    return f"setts=pts=PTS:dts=DTS:duration=max(0\\,{left})"
+    left, dts = f"{end.numerator}/{end.denominator}/TB-PTS", "DTS"
+    if lag is not None:
+        first = f"min(STARTDTS\\,STARTPTS-{lag.numerator}/{lag.denominator}/TB)"
+        dts = f"if(eq(N\\,0)\\,{first}\\,DTS)"
+        left = f"min({left}\\,{end.numerator}/{end.denominator}/TB-STARTPTS+{first}-DTS)"
+    return f"setts=pts=PTS:dts={dts}:duration=max(0\\,{left})"
+
+
+def _lag(segments: Sequence[str | os.PathLike], name: str) -> Fraction:
+    """Return by how many seconds the last frame coded is decoded before it is shown."""
+    words = ["-copyts", "-f", "nut", "-i", "pipe:0", "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "pipe:1"]
+    lines = _run(words, segments, name).decode().splitlines()
+    base = next(Fraction(line.split()[-1]) for line in lines if line.startswith("#tb 0"))
+    dts, pts = lines[-1].split(",")[1:3]
+    return (int(pts) - int(dts)) * base
 
 
 def _run(words: list[str], segments, name: str, **options) -> bytes:
@@ -529,7 +538,7 @@ def _animate(segments, name: str, encoding: Encoding) -> None:
         target = ["-fflags", "+bitexact", "-loop", "0", "-f", encoding.container, "-y", f"file:{out.name}"]
         keep = ["-fps_mode", "passthrough", "-enc_time_base", "1:100" if encoding.container == "gif" else "1:1000"]
         keep += ["-flags:v", "+bitexact"]
-        first, end, count = _told(segments)
+        first, end = _told(segments[0])[0], _told(segments[-1])[1]
         if encoding.container == "webp":
             _run([*inputs, *keep, "-c:v", "libwebp_anim", "-quality", "90", *target], segments, name)
             _end_webp(out.name, round((end - first) * 1000))
@@ -544,7 +553,7 @@ def _animate(segments, name: str, encoding: Encoding) -> None:
             pipe.write(palette)  # about a kilobyte, which a pipe holds without a reader
         inputs += ["-f", "png_pipe", "-i", f"pipe:{readable}"]
         mapped = ["-filter_complex", "[0:v][1:v]paletteuse=dither=sierra2_4a:diff_mode=rectangle", "-c:v", "gif"]
-        keep += ["-bsf:v", _durations("gif", end, count)]
+        keep += ["-bsf:v", _durations(end)]
         _run([*inputs, *mapped, *keep, *target], segments, name, pass_fds=(readable,))
 
 

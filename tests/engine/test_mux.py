@@ -1,5 +1,6 @@
 """Writing films: what was read, written again unchanged, is the same film, with all that it had beside its pictures."""
 
+import dataclasses
 import itertools
 import os
 import re
@@ -200,6 +201,25 @@ def test_segments_leave_no_seam(clips, ffmpeg, tmp_path, codec):
     assert [time for time, _ in packets(ffmpeg, a)] == [time for time, _ in packets(ffmpeg, c)]
     assert len(list(video.read(a))) == len(list(video.read(c))) == 10
     assert not re.search(rb"Lav[cf]\d", a.read_bytes())  # no version of ffmpeg
+
+
+@pytest.mark.parametrize("segment", [1, 3, 99])
+@pytest.mark.parametrize("frames", [3, 7, 8, 9, 10])
+def test_the_end_of_films_of_uneven_rate(tmp_path, frames, segment):
+    """By the head of the file, by its frames and by what ffmpeg says, whichever frame is coded last."""
+    times = [Fraction(time, 100) for time in (0, 10, 13, 40, 43, 46, 90, 93, 120, 125, 128)]
+    rng, paths = np.random.default_rng(0), []
+    encoding = mux.plan(tmp_path / "x.mp4", INFO, options=[("bf", "3"), ("x264-params", "b-adapt=0")])
+    for first in range(0, frames, segment):
+        paths.append(tmp_path / f"s{first}")
+        with mux.Writer(paths[-1], dataclasses.replace(INFO, time_base=Fraction(1, 100)), encoding) as writer:
+            for number in range(first, min(first + segment, frames)):
+                made = rng.integers(0, 99, (48, 64, 3), dtype=np.uint8)
+                writer.write(video.Frame(streams.Image(made), times[number], times[number + 1] - times[number]))
+    mux.assemble(paths, None, tmp_path / "x.mp4", encoding, info=INFO)
+    assert [each.time for each in video.read(tmp_path / "x.mp4")] == times[:frames]
+    assert movie_seconds(tmp_path / "x.mp4") == pytest.approx(float(times[frames]), abs=0.002)
+    assert abs(video.probe(tmp_path / "x.mp4").duration - times[frames]) <= Fraction(1, 100)
 
 
 def test_frames_that_are_coded_out_of_order(clips, ffmpeg, tmp_path):
