@@ -345,7 +345,7 @@ def _listen(pipe, times: queue.Queue, complaints: list[str]) -> None:
             times.put((pts, int(shown[2] or 0) * base))
         elif found := re.search(r"config in time_base: (\d+/\d+)", line):
             base = Fraction(found[1])
-        elif reason := first_reason([line]):
+        if reason := first_reason([line]):  # in the midst of a line, too: others of ffmpeg's threads wrote it
             complaints.append(reason)
     times.put(None)
 
@@ -456,7 +456,7 @@ def ffmpeg() -> list[str]:
         raise errors.Unavailable(f"no ffmpeg: {str(error).splitlines()[0]}") from error
     if not shutil.which(program):  # IMAGEIO_FFMPEG_EXE may say anything
         raise errors.Unavailable(f"no ffmpeg: {program} is no program")
-    return [program, "-hide_banner", "-nostdin"]
+    return [program, "-hide_banner", "-nostdin", "-nostats"]
 
 
 def all_streams(number: int = 0) -> list[str]:
@@ -472,10 +472,10 @@ def all_streams(number: int = 0) -> list[str]:
 def first_reason(lines: list[str]) -> str:
     """Return the first error among lines that ffmpeg printed with `-v level+...`, without the part that it came from.
 
-    It is the cause of all others.
+    It is the cause of all others. Threads of ffmpeg write into each other's lines.
     """
     for line in lines:
-        found = re.match(r"(?:\[[^]]*\] )*\[(?:error|fatal|panic)\] (.+)|\w+ \[error\]: (.+)", line.strip())
+        found = re.search(r"\[(?:error|fatal|panic)\] (.+)|\w+ \[error\]: (.+)", line.strip())
         if found:
             return log.printable(found[1] or found[2])[:300]
     return ""

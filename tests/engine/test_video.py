@@ -1,7 +1,9 @@
 """Reading videos: clips that ffmpeg makes, whole, turned, cut off, and left early; their times and what they tell."""
 
 import gc
+import io
 import os
+import queue
 import subprocess
 import sys
 from fractions import Fraction
@@ -232,6 +234,15 @@ def test_a_part_of_a_video(clips):
     assert [frame.time for frame in later] == [frame.time for frame in whole[20:]]
     assert later[0].image.name == "000021" and np.array_equal(later[0].image.array, whole[20].image.array)
     assert not list(video.read(clips["ntsc"], skip=24))
+
+
+def test_errors_in_the_midst_of_a_line_are_heard():
+    said = (b"[a @ 0x1] [info] config in time_base: 1/25, frame_rate: 25/1\n"
+            b"[a @ 0x1] [info] n:   0 pts:      3 pts_time:0.12 duration:  1 fmt:gray [in#0 @ 0x2] [error] It ended\n"
+            b"color_range:tv\n")  # fmt: skip
+    times, complaints = queue.Queue(), []
+    video._listen(io.BytesIO(said), times, complaints)
+    assert [times.get(), times.get()] == [(Fraction(3, 25), Fraction(1, 25)), None] and complaints == ["It ended"]
 
 
 @pytest.mark.parametrize("extension", ["mp4", "mkv", "avi"])
