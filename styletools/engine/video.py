@@ -33,6 +33,8 @@ _ANIMATIONS = {".gif": Fraction(1, 100), ".webp": Fraction(1, 1000)}
 # Bytes of decoded frames that may wait for whoever takes them.
 _AHEAD = 64 << 20
 _PIPE_SIZE = 1 << 20
+# A line of the filter "showinfo" and what stands there beside its own words.
+_OVERWRITTEN = re.compile(r"\[info\] (?:n:.* type:\S|color_range:\S+(?: color_\w+:\S+)*) +(?!color_)(\S.*)")
 # How colours are converted: there and back, 65 dB are left of 4:2:0, where ffmpeg's faster defaults leave 46.
 SCALING = "bilinear+accurate_rnd+full_chroma_int"
 # Matrices as streams name them -> as ffmpeg's filter "scale" does.
@@ -278,8 +280,9 @@ def _decode(name, info, start, duration, skip, deep, whole) -> Iterator[Frame]:
     ready: queue.Queue = queue.Queue(max(2, min(16, _AHEAD // size)))
     times: queue.Queue = queue.Queue()
     complaints: list[str] = []
+    muffled: list[str] = []
     reader = threading.Thread(target=_take, args=(process.stdout, shape, "<u2" if deep else "u1", ready), daemon=True)
-    listener = threading.Thread(target=_listen, args=(process.stderr, times, complaints), daemon=True)
+    listener = threading.Thread(target=_listen, args=(process.stderr, times, complaints, muffled), daemon=True)
     reader.start()
     listener.start()
     number, last = 0, None
@@ -311,11 +314,11 @@ def _decode(name, info, start, duration, skip, deep, whole) -> Iterator[Frame]:
     reason = complaints[0] if complaints else ""
     if status or cut_off or not (number or skip or start):
         raise errors.DataError(f"{name}: {reason or ('ffmpeg was stopped' if number else 'holds no picture')}")
+    left = info.duration - (start or 0) if info.duration is not None else Fraction(0)
+    end = left if duration is None else min(left, duration)
+    if whole and (reason or muffled) and end - (last.end if last else 0) >= Fraction(1, 2):
+        raise errors.DataError(f"{name}: {reason or muffled[0]}")
     if reason:
-        left = info.duration - (start or 0) if info.duration is not None else Fraction(0)
-        end = left if duration is None else min(left, duration)
-        if whole and end - (last.end if last else 0) >= Fraction(1, 2):
-            raise errors.DataError(f"{name}: {reason}")
         log.warning(f"{name}: {reason}")
 
 
@@ -335,17 +338,22 @@ def _take(pipe, shape, dtype, ready: queue.Queue) -> None:
         ready.put(array)
 
 
-def _listen(pipe, times: queue.Queue, complaints: list[str]) -> None:
-    """Put what the filter "showinfo" says of each frame's time into `times`, and errors into `complaints`."""
+def _listen(pipe, times: queue.Queue, complaints: list[str], muffled: list[str]) -> None:
+    """Put what the filter "showinfo" says of each frame's time into `times`, and errors into `complaints`.
+
+    Where another thread of ffmpeg wrote into a line of the filter, its words come without their level: into `muffled`.
+    """
     base = Fraction(0)
     for raw in pipe:
         line = raw.decode(errors="replace")
         if shown := re.search(r"\] \[info\] n: *\d+ pts: *(\S+)(?:.*? duration: *(\d+) )?", line):
             pts = int(shown[1]) * base if shown[1].lstrip("-").isdigit() else None
             times.put((pts, int(shown[2] or 0) * base))
+        if overwritten := _OVERWRITTEN.search(line):
+            muffled.append(log.printable(overwritten[1].strip()))
         elif found := re.search(r"config in time_base: (\d+/\d+)", line):
             base = Fraction(found[1])
-        if reason := first_reason([line]):  # in the midst of a line, too: others of ffmpeg's threads wrote it
+        elif reason := first_reason([line]):
             complaints.append(reason)
     times.put(None)
 
@@ -456,6 +464,7 @@ def ffmpeg() -> list[str]:
         raise errors.Unavailable(f"no ffmpeg: {str(error).splitlines()[0]}") from error
     if not shutil.which(program):  # IMAGEIO_FFMPEG_EXE may say anything
         raise errors.Unavailable(f"no ffmpeg: {program} is no program")
+    # Statistics are lines without an end: an error would not be seen behind them.
     return [program, "-hide_banner", "-nostdin", "-nostats"]
 
 
@@ -472,10 +481,10 @@ def all_streams(number: int = 0) -> list[str]:
 def first_reason(lines: list[str]) -> str:
     """Return the first error among lines that ffmpeg printed with `-v level+...`, without the part that it came from.
 
-    It is the cause of all others. Threads of ffmpeg write into each other's lines.
+    It is the cause of all others.
     """
     for line in lines:
-        found = re.search(r"\[(?:error|fatal|panic)\] (.+)|\w+ \[error\]: (.+)", line.strip())
+        found = re.match(r"(?:\[[^]]*\] )*\[(?:error|fatal|panic)\] (.+)|\w+ \[error\]: (.+)", line.strip())
         if found:
             return log.printable(found[1] or found[2])[:300]
     return ""

@@ -237,12 +237,15 @@ def test_a_part_of_a_video(clips):
 
 
 def test_errors_in_the_midst_of_a_line_are_heard():
-    said = (b"[a @ 0x1] [info] config in time_base: 1/25, frame_rate: 25/1\n"
-            b"[a @ 0x1] [info] n:   0 pts:      3 pts_time:0.12 duration:  1 fmt:gray [in#0 @ 0x2] [error] It ended\n"
-            b"color_range:tv\n")  # fmt: skip
-    times, complaints = queue.Queue(), []
-    video._listen(io.BytesIO(said), times, complaints)
-    assert [times.get(), times.get()] == [(Fraction(3, 25), Fraction(1, 25)), None] and complaints == ["It ended"]
+    """ffmpeg's threads write into each other's lines, and then leave out what they are and how bad it is."""
+    frame = "[showinfo @ 0x1] [info] n:   0 pts:      3 pts_time:0.12 duration:  1 fmt:gray s:4x4 type:I {}\n"
+    colour = "[showinfo @ 0x1] [info] color_range:tv color_space:bt709{}\n"
+    for lines in ((frame.format("It ended"), colour.format("")), (frame.format(""), colour.format(" It ended"))):
+        said = "[showinfo @ 0x1] [info] config in time_base: 1/25, frame_rate: 25/1\n" + "".join(lines)
+        times, complaints, muffled = queue.Queue(), [], []
+        video._listen(io.BytesIO(said.encode()), times, complaints, muffled)
+        assert [times.get(), times.get()] == [(Fraction(3, 25), Fraction(1, 25)), None]
+        assert (complaints, muffled) == ([], ["It ended"])
 
 
 @pytest.mark.parametrize("extension", ["mp4", "mkv", "avi"])
