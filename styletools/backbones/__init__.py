@@ -108,6 +108,14 @@ def find_weights(name: str) -> Path:
     return download(name, url, _literal(name, "SHA256"))
 
 
+def find_published(name: str, url: str, digest: str) -> Path:
+    """Return the file that is published at `url`: by its name there in the folders of weights, else downloaded."""
+    for folder in folders():
+        if (path := Path(folder) / url.rpartition("/")[2]).is_file():
+            return path
+    return download(name, url, digest)
+
+
 def download(name: str, url: str, digest: str, folder: str = "weights") -> Path:
     """Fetch published weights into a folder of the cache, once; the hex digits `digest` must begin their SHA-256.
 

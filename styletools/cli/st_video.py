@@ -138,6 +138,8 @@ def _writer(output: str, kind: str, info):
               "mov, webm, gif, webp, ...), numbered pictures (frame-%06d.png), or - (default): y4m.")  # fmt: skip
 @click.option("--steady", metavar="X", type=click.FloatRange(0, 1), default=STEADY, show_default=True,
               help="How steady: 0 restyles frame by frame, 1 keeps most of the frame before.")  # fmt: skip
+@click.option("--flow", metavar="HOW", type=click.Choice(["plain", "raft"]), default="plain", show_default=True,
+              help="What follows motion: plain, or raft, a network with weights of its own.")  # fmt: skip
 @click.option("--start", metavar="TIME", type=_Time(), help="Begin here (12.5, 90s, 1:30).")
 @click.option("--duration", metavar="TIME", type=_Time(), help="Make this much of it.")
 @click.option("--rate", metavar="R", callback=_rate,
@@ -155,8 +157,8 @@ def _writer(output: str, kind: str, info):
 @_options.device
 @_options.max_pixels
 def main(
-    source, output, steady, start, duration, rate, codec, crf, encoder, preview, resume, overwrite, segment, device,
-    max_pixels, **look,
+    source, output, steady, flow, start, duration, rate, codec, crf, encoder, preview, resume, overwrite, segment,
+    device, max_pixels, **look,
 ):  # fmt: skip
     """Restyle a film, steadily, and keep its sound.
 
@@ -212,14 +214,14 @@ def main(
         if kind == "film":
             encoding = mux.plan(output, mux.resized(info, *size), codec=codec, crf=crf, options=encoder)
             recipe = choice.recipe() | {
-                "source": opened.identity(), "steady": steady, "encoding": dataclasses.asdict(encoding),
+                "source": opened.identity(), "steady": steady, "flow": flow, "encoding": dataclasses.asdict(encoding),
                 "segment": segment, "version": __version__,
             }  # fmt: skip
             segments = film.Segments(Path(output), recipe, resume=resume, overwrite=overwrite)
             stack.enter_context(segments)
         restyler, course = choice.set_up(device, limits)
         restyler.size = size
-        seen = film.Look(restyler, film.Course(course) if len(course) > 1 else None, steady)
+        seen = film.Look(restyler, film.Course(course) if len(course) > 1 else None, steady, flow)
         shown = sheet.add if sheet else lambda before, after: None
         if kind == "film":
             film.make(opened, Path(output), encoding, seen, segments, size, shown, bar, length=segment)

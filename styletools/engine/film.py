@@ -61,12 +61,17 @@ class Course:
 class Look:
     """Restyles the frames of a film, one after another; what was made before steadies what is made next."""
 
-    def __init__(self, restyler: infer.Restyler, course: Course | None, strength: float):
-        """strength: of what keeps the film steady, 0 to 1; 0 restyles frame by frame."""
+    def __init__(self, restyler: infer.Restyler, course: Course | None, strength: float, flow: str = "plain"):
+        """strength: of what keeps the film steady, 0 to 1; 0 restyles frame by frame. flow: plain or raft."""
         from styletools.engine.steady import Steady
 
         self.restyler, self.course = restyler, course
-        self._steady = Steady(restyler, strength)
+        estimate = None
+        if flow == "raft" and strength:
+            from styletools.engine.raft import Raft
+
+            estimate = Raft(restyler.method.device)
+        self._steady = Steady(restyler, strength, estimate)
         self.state, self.restore = self._steady.state, self._steady.restore
 
     def __call__(self, frame: video.Frame) -> video.Frame:

@@ -18,6 +18,8 @@ Where the scene changes, everything begins anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,11 +50,17 @@ class Steady:
     """Restyles the frames of a film in their order, each steadied by those before.
 
     restyler: what restyles a frame; its style may change between frames. strength: 0 (frame by frame, exactly what
-    the restyler makes) to 1. With `alpha` 0, where frames stay what they are, there is nothing to steady.
+    the restyler makes) to 1. With `alpha` 0, where frames stay what they are, there is nothing to steady. estimate:
+    what finds the flow from one picture to another in place of nn/flow.py, as raft.Raft.
     """
 
-    def __init__(self, restyler: infer.Restyler, strength: float = DEFAULT_STRENGTH):
-        self.restyler, self.strength = restyler, strength
+    def __init__(
+        self,
+        restyler: infer.Restyler,
+        strength: float = DEFAULT_STRENGTH,
+        estimate: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ):
+        self.restyler, self.strength, self._estimate = restyler, strength, estimate
         self.reset()
 
     def reset(self) -> None:
@@ -131,8 +139,11 @@ class Steady:
         before = self._photo
         if before is None or before.shape != photo.shape or self._outputs[0].shape != original.shape:
             return photo, None, None
-        scale = min(max(0.5, _SEARCHED / min(photo.shape[-2:])), 1)
-        flow = flows.estimate(photo, before, scale=scale, polish=True)
+        if self._estimate:
+            flow = self._estimate(photo, before)
+        else:
+            scale = min(max(0.5, _SEARCHED / min(photo.shape[-2:])), 1)
+            flow = flows.estimate(photo, before, scale=scale, polish=True)
         left = (flows.warp(before, flow) - photo).square().mean(1, keepdim=True)
         seen = ~flows.outside(flow)
         variance = (photo.var((2, 3), correction=0) + before.var((2, 3), correction=0)).mean() / 2

@@ -1,7 +1,6 @@
 """Inception v3 of 2015, by which FID, KID and the Inception score are defined, through torch-fidelity."""
 
 import functools
-from pathlib import Path
 
 import torch
 
@@ -57,8 +56,4 @@ _load = functools.cache(Inception)
 
 def find_weights():
     """Return the file of weights under its published name: in the folders of STYLETOOLS_WEIGHTS, else downloaded."""
-    name = URL.rpartition("/")[2]
-    for folder in backbones.folders():
-        if (path := Path(folder) / name).is_file():
-            return path
-    return backbones.download("Inception v3", URL, SHA256)
+    return backbones.find_published("Inception v3", URL, SHA256)

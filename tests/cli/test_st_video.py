@@ -166,6 +166,20 @@ def test_without_steadiness_frames_are_those_of_st_apply(restyle, call, clips, f
         assert (pixels(folder / "applied.png") == pixels(folder / f"f-{number}.png")).all()
 
 
+def test_another_flow(restyle, clips, folder, monkeypatch):
+    from torchvision.models import optical_flow
+
+    words = (clips["ntsc"], "--duration", "0.1", "--steady", "1")
+    assert restyle(*words, "--flow", "raft", "-o", "x.mp4") == 69 and restyle.err.count("\n") == 1, restyle.err
+    weights = folder / Path(optical_flow.Raft_Small_Weights.C_T_V2.url).name
+    torch.save(optical_flow.raft_small(weights=None).state_dict(), weights)
+    monkeypatch.setenv("STYLETOOLS_WEIGHTS", str(folder))
+    for flow in ("raft", "plain"):
+        assert restyle(*words, "--flow", flow, "-o", f"{flow}-%d.png") == 0, restyle.err
+    assert (pixels(folder / "raft-1.png") == pixels(folder / "plain-1.png")).all()
+    assert (pixels(folder / "raft-2.png") != pixels(folder / "plain-2.png")).any()
+
+
 def test_styles_fade_into_each_other(restyle, clips, folder):
     words = (clips["ntsc"], "--duration", "0.5", "--steady", "0")
     for style, name in (("s.png@0.1,t.png@0.3s", "fade"), ("s.png", "first"), ("t.png", "second")):
