@@ -50,7 +50,7 @@ def main(photographs, output, model, names, network, painters):
             painter = modelfile.load(path)
             columns.setdefault("photograph", infer.Restyler(painter, alpha=0, size=SMALL))
             columns[name] = infer.Restyler(painter, painter.own_style(label) if label else None, size=SMALL)
-        write_sheet(columns, photographs, "docs/adversarial.jpg")
+        write_sheet(columns, photographs, "docs/adversarial.jpg", LARGEST // 3)
         return
     method, digest = modelfile.load(model), modelfile.digest(modelfile.find(model))
 
@@ -64,8 +64,11 @@ def main(photographs, output, model, names, network, painters):
     write_sheet({name: in_style(name, 384) for name in names.split(",")}, photographs, output)
 
 
-def write_sheet(columns, photographs, output) -> None:
-    """Write a sheet as JPEG: a row for each photograph, a column for each name of what restyles them."""
+def write_sheet(columns, photographs, output, largest=LARGEST) -> None:
+    """Write a sheet as JPEG: a row for each photograph, a column for each name of what restyles them.
+
+    largest: bytes that it may have.
+    """
     from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     from styletools import streams
@@ -83,7 +86,7 @@ def write_sheet(columns, photographs, output) -> None:
     for quality in range(90, 40, -2):
         packed = io.BytesIO()
         sheet.save(packed, "JPEG", quality=quality, optimize=True, progressive=True)
-        if packed.tell() < LARGEST:
+        if packed.tell() < largest:
             break
     Path(output).write_bytes(packed.getvalue())
 
