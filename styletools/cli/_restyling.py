@@ -88,6 +88,11 @@ class Choice:
             told["direction"] = self.direction
         return told
 
+    @property
+    def _made_for(self) -> dict[str, Any]:
+        """What style records must fit."""
+        return {"size": self.style_size, "method_name": self.method, "model_digest": self.digest}
+
     def set_up(self, device: str, limits: streams.Limits):
         """Load all that restyling needs; from here on torch is in memory.
 
@@ -107,8 +112,7 @@ class Choice:
                 config = {"seed": self.seed} | (config or {})
             method = methods.create(self.method, config).to(chosen)
         method.direction = self.direction
-        made_for = {"size": self.style_size, "method_name": self.method, "model_digest": self.digest}
-        course = [(float(time), styles.encode(method, each, **made_for)) for time, each in self.keys if each]
+        course = [(float(time), styles.encode(method, each, **self._made_for)) for time, each in self.keys if each]
         restyler = infer.Restyler(
             method,
             course[0][1] if course else None,
@@ -116,7 +120,7 @@ class Choice:
             size=self.size,
             preserve_color=self.preserve_color or "",
             mask=infer.to_plane(picture) if picture else None,
-            outside=styles.encode(method, self.outside, **made_for) if self.outside else None,
+            outside=styles.encode(method, self.outside, **self._made_for) if self.outside else None,
             limits=limits,
         )
         return restyler, course
@@ -141,15 +145,14 @@ class Choice:
 
             found = export.keep(self.path, self.digest)
         loaded = graph.Graph(found, precise=precise)
-        made_for = {"size": self.style_size, "method_name": self.method, "model_digest": self.digest}
         return graph.Restyler(
             loaded,
-            graph.encode(loaded, self.keys[0][1], **made_for),
+            graph.encode(loaded, self.keys[0][1], **self._made_for),
             alpha=self.alpha,
             size=self.size,
             preserve_color=self.preserve_color or "",
             mask=graph.to_plane(picture) if picture else None,
-            outside=graph.encode(loaded, self.outside, **made_for) if self.outside else None,
+            outside=graph.encode(loaded, self.outside, **self._made_for) if self.outside else None,
             limits=limits,
         )
 

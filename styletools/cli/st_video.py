@@ -90,12 +90,14 @@ def _kind(output: str, preview: int | None) -> str:
 
     Raises UsageError for a folder, for a picture that is no contact sheet, and for a film that is to go into a pipe.
     """
+    from styletools.engine import video
+
     suffix = os.path.splitext(output)[1].lower()
     if output == STDIN or suffix == ".y4m":
         return "stream"
     if output.endswith(os.sep) or os.path.isdir(output):
         raise errors.UsageError(f"{output}: is a folder: name a film, or {os.path.join(output, 'frame-%06d.png')}")
-    if len(re.findall(r"%0?\d*d", os.path.basename(output))) == 1:
+    if len(video.NUMBER.findall(os.path.basename(output))) == 1:
         return "pictures"
     if suffix in PICTURES:
         if not preview:

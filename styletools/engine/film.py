@@ -197,11 +197,12 @@ class Source:
 
     def frames(self, skip: int = 0) -> Iterator[video.Frame]:
         """Yield the frames from `start` on, for `duration`, but the first `skip` of them."""
-        if self.path is not None:
-            return video.read(
+        if self.path is None:
+            yield from itertools.islice(self._streamed(), skip, None)
+        else:
+            yield from video.read(
                 self.path, info=self.info, start=self.start, duration=self.duration, skip=skip, rate=self.rate
             )
-        return itertools.islice(self._streamed(), skip, None)
 
     def later(self, time: Fraction) -> Source:
         """Return this film from a time on that counts from its start."""
@@ -260,25 +261,23 @@ def open_source(path: str | None, *, start: Fraction | None, duration: Fraction 
         return None
     if not isinstance(first, streams.Image):
         raise errors.DataError("<stdin>: holds no pictures")
-    told = Fraction(0)
-    with contextlib.suppress(ValueError, ZeroDivisionError):
-        told = Fraction(str(first.meta.get("rate", "0")).replace(":", "/"))
-    rate = rate or (told if told > 0 else Fraction(25))
+    rate = rate or _ratio(first.meta.get("rate")) or Fraction(25)
     height, width = first.array.shape[:2]
     deep, full = first.array.dtype.itemsize > 1, first.meta.get("range") == "full"
     layout = {"444": "yuv444p", "mono": "gray"}.get(first.meta.get("chroma"), "yuv420p")
     info = video.Info(
         width, height, rate, 1 / rate, layout if "chroma" in first.meta else "rgb48le" if deep else "rgb24",
-        16 if deep else 8, aspect=_aspect(first.meta.get("aspect")),
+        16 if deep else 8, aspect=_ratio(first.meta.get("aspect")),
         range="pc" if full else "tv", matrix="smpte170m" if "chroma" in first.meta else "",
     )  # fmt: skip
     return Source(None, info, start, duration, rate, itertools.chain([first], _pictures(records)))
 
 
-def _aspect(text) -> Fraction | None:
-    """Return the aspect of a pixel as y4m writes it; None where it is not known."""
+def _ratio(text) -> Fraction | None:
+    """Return a rate, or the aspect of a pixel, as y4m writes it; None where it is not known."""
     with contextlib.suppress(ValueError, ZeroDivisionError):
-        return Fraction(str(text).replace(":", "/")) or None
+        ratio = Fraction(str(text).replace(":", "/"))
+        return ratio if ratio > 0 else None
     return None
 
 
@@ -312,8 +311,7 @@ def make(
         look.restore(segments.state())
         bar.done = bar.begun = segments.frames
     broken: list[errors.DataError] = []
-    found = source.frames(segments.frames)
-    try:
+    with contextlib.closing(source.frames(segments.frames)) as found:
         reading = _until_broken(found, broken)
         for first in reading:
             count = 0
@@ -325,9 +323,6 @@ def make(
                     count += 1
                     bar.update(segments.frames + count)
             segments.finish(count, look.state())
-    finally:
-        if hasattr(found, "close"):
-            found.close()
     if not segments.frames:
         raise broken[0] if broken else _no_frame(source)
     target = output.with_name(f"{output.stem}.partial{output.suffix}") if broken else output

@@ -591,8 +591,7 @@ class Pictures:
 
     def write(self, frame: Frame) -> None:
         """Write a frame into the next file; its time is not kept."""
-        place = re.compile(r"%0?(\d*)d")
-        path = place.sub(lambda found: str(self._number + self.count).zfill(int(found[1] or 0)), self.pattern)
+        path = video.NUMBER.sub(lambda found: str(self._number + self.count).zfill(int(found[1] or 0)), self.pattern)
         with files.atomic(path) as out, streams.writer(out, self._format) as writer:
             writer.write(frame.image)
         self.count += 1

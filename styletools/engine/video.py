@@ -33,6 +33,7 @@ _ANIMATIONS = {".gif": Fraction(1, 100), ".webp": Fraction(1, 1000)}
 # Bytes of decoded frames that may wait for whoever takes them.
 _AHEAD = 64 << 20
 _PIPE_SIZE = 1 << 20
+NUMBER = re.compile(r"%0?(\d*)d")  # in the file name of numbered pictures
 # A line of the filter "showinfo" and what stands there beside its own words.
 _OVERWRITTEN = re.compile(r"\[info\] (?:n:.* type:\S|color_range:\S+(?: color_\w+:\S+)*) +(?!color_)(\S.*)")
 # How colours are converted: there and back, 65 dB are left of 4:2:0, where ffmpeg's faster defaults leave 46.
@@ -143,7 +144,7 @@ def is_sequence(path: str) -> bool:
 def is_numbered(path: str | os.PathLike) -> bool:
     """Tell whether a path stands for numbered pictures: `%d` or `%06d` in its name, which no file has."""
     name = os.path.basename(os.fsdecode(path))
-    return len(re.findall(r"%0?\d*d", name)) == 1 and not os.path.exists(path)
+    return len(NUMBER.findall(name)) == 1 and not os.path.exists(path)
 
 
 def has_seeking(path: str | os.PathLike) -> bool:
@@ -361,7 +362,7 @@ def _listen(pipe, times: queue.Queue, complaints: list[str], muffled: list[str])
 def numbered(pattern: str) -> list[str]:
     """Return the files of numbered pictures in order, however many are missing between. MissingInput without any."""
     folder, base = os.path.split(pattern)
-    before, after = re.split(r"%0?\d*d", base)
+    before, _, after = NUMBER.split(base)
     form = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
     try:
         found = sorted((int(match[1]), each) for each in os.listdir(folder or ".") if (match := form.fullmatch(each)))

@@ -112,6 +112,22 @@ def live_model(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """A tiny, untrained model whose results differ from style to style."""
+    import torch
+
+    from styletools import methods, modelfile
+
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        method = methods.create("live", {"channels": 8, "blocks": 1})
+        torch.nn.init.normal_(method.nets["encoder"].code.weight, std=0.3)
+        modelfile.save(path, "live", method)
+    return path
+
+
 @pytest.fixture
 def records():
     """Read all records of a file or of bytes."""

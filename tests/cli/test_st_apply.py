@@ -16,7 +16,6 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageCms
 
 from styletools import errors, methods, modelfile, streams
@@ -24,18 +23,6 @@ from styletools.engine import styles
 from styletools.manifest import NAME
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """A tiny, untrained model whose results differ from style to style."""
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        method = methods.create("live", {"channels": 8, "blocks": 1})
-        torch.nn.init.normal_(method.nets["encoder"].code.weight, std=0.3)
-        modelfile.save(path, "live", method)
-    return path
 
 
 @pytest.fixture

@@ -16,21 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from styletools import methods, modelfile, streams
+from styletools import streams
 from styletools.cli.st_video import STEADY
 from styletools.engine import steady, video
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """A tiny, untrained model whose results differ from style to style."""
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        method = methods.create("live", {"channels": 8, "blocks": 1})
-        torch.nn.init.normal_(method.nets["encoder"].code.weight, std=0.3)
-        modelfile.save(path, "live", method)
-    return path
 
 
 @pytest.fixture
