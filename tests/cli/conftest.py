@@ -100,21 +100,7 @@ def call(folder, capfdbinary, monkeypatch):
 
 @pytest.fixture(scope="session")
 def live_model(tmp_path_factory) -> Path:
-    """A tiny, untrained model file of the method live."""
-    import torch
-
-    from styletools import methods, modelfile
-
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        modelfile.save(path, "live", methods.create("live", {"channels": 8, "blocks": 1}))
-    return path
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory) -> Path:
-    """A tiny, untrained model whose results differ from style to style."""
+    """A tiny, untrained model file of the method live, whose results differ from style to style."""
     import torch
 
     from styletools import methods, modelfile

@@ -26,11 +26,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def apply(call, model, picture):
+def apply(call, live_model, picture):
     """Run st-apply with the tiny model and the style s.png: apply("a.png", "-o", "b.png") returns the status."""
     picture("s.png", 40, 36, seed=99)
 
-    def run(*words, stdin=b"", style="s.png", using=model):
+    def run(*words, stdin=b"", style="s.png", using=live_model):
         chosen = ["-s", style] if style else []
         status, run.out, run.err = call("st-apply", "-m", using, *chosen, *words, stdin=stdin)
         return status
@@ -233,7 +233,7 @@ def test_standard_input_is_not_both_style_and_pictures(sh, folder, picture):
 # ---- styles ----------------------------------------------------------------------------------------------
 
 
-def test_mixtures_of_styles(apply, picture, call, model, folder):
+def test_mixtures_of_styles(apply, picture, call, live_model, folder):
     picture("a.png", 30, 20)
     picture("x,1.png", 40, 36, seed=5)
     found = {}
@@ -250,10 +250,10 @@ def test_mixtures_of_styles(apply, picture, call, model, folder):
     assert apply("a.png", style=None) == 2 and "-s IMAGE" in apply.err
 
 
-def test_records_of_st_gram(apply, picture, call, model, folder):
+def test_records_of_st_gram(apply, picture, call, live_model, folder):
     picture("a.png", 30, 20)
     picture("t.png", 40, 36, seed=5)
-    status, out, _ = call("st-gram", "--for", model, "s.png", "--size", "32")
+    status, out, _ = call("st-gram", "--for", live_model, "s.png", "--size", "32")
     assert status == 0
     (folder / "s.safetensors").write_bytes(out)
     assert apply("a.png", "--style-size", "32") == 0
@@ -269,7 +269,7 @@ def test_records_of_st_gram(apply, picture, call, model, folder):
     assert apply.err.startswith("st-apply: s.safetensors: a style record for another model")
 
 
-def test_records_that_do_not_fit(apply, picture, call, model, slim, folder):
+def test_records_that_do_not_fit(apply, picture, call, live_model, slim, folder):
     picture("a.png", 20, 16)
     for name, words in {
         "stats": ["st-gram", "s.png"], "few": ["st-gram", "-l", "relu1_1", "s.png"],
@@ -281,7 +281,7 @@ def test_records_that_do_not_fit(apply, picture, call, model, slim, folder):
     quick = ("-O", "steps=2")
     assert apply("a.png", *quick, style="stats.safetensors", using="gatys") == 0
     for style, using in [
-        ("stats.safetensors", model), ("features.safetensors", model), (str(model), model),
+        ("stats.safetensors", live_model), ("features.safetensors", live_model), (str(live_model), live_model),
         ("few.safetensors", "gatys"), ("features.safetensors", "gatys"),
     ]:  # fmt: skip
         words = ["a.png", "s.png", "-o", "out/", *(quick if using == "gatys" else ())]
@@ -295,7 +295,7 @@ def test_records_that_do_not_fit(apply, picture, call, model, slim, folder):
 # ---- methods and their options ---------------------------------------------------------------------------
 
 
-def test_options_of_a_method(apply, picture, slim, model):
+def test_options_of_a_method(apply, picture, slim, live_model):
     picture("a.png")
     for words, message in [
         (["-O", "stepz=3"], "no option 'stepz'"), (["-O", "steps=many"], "int expected"),
@@ -466,7 +466,7 @@ def test_several_pictures_of_one_file(apply, picture, folder):
 # ---- what is up to date ----------------------------------------------------------------------------------
 
 
-def test_only_what_changed_is_made_again(apply, picture, folder, model):
+def test_only_what_changed_is_made_again(apply, picture, folder, live_model):
     for number in range(3):
         picture(f"in/{number}.jpg", seed=number)
     picture("t.png", 30, 30, seed=7)
@@ -560,11 +560,11 @@ def without_torch(sh, folder):
     return lambda line, **options: sh(line, PYTHONPATH=str(folder / "stub"), **options)
 
 
-def test_what_needs_no_torch(apply, picture, model, without_torch, folder):
+def test_what_needs_no_torch(apply, picture, live_model, without_torch, folder):
     picture("in/a.jpg")
     picture("in/b.png")
     assert apply("in", "-o", "out/", "--to", "png") == 0
-    started = f"st-apply -m {model}"
+    started = f"st-apply -m {live_model}"
     for line, status, message in [
         (f"{started} -s s.png in -o out/ --to png", 0, ""),
         (f"{started} -s s.png in -o out/ --to png -f -n > /dev/null", 0, ""),
@@ -625,12 +625,12 @@ def test_damage_ends_a_pipe_after_what_was_whole(apply, picture):
 
 
 @pytest.mark.slow
-def test_a_process_between_pipes(start, picture, model, folder):
+def test_a_process_between_pipes(start, picture, live_model, folder):
     """Each frame is out before the next is in; then the reader goes away."""
     picture("s.png", 40, 36)
     picture("a.ppm", 64, 48)
     one = Path("a.ppm").read_bytes()
-    process = start("st-apply", "-m", model, "-s", "s.png", "--to", "ppm")
+    process = start("st-apply", "-m", live_model, "-s", "s.png", "--to", "ppm")
     for _ in range(3):
         process.stdin.write(one)
         got = b""
@@ -644,7 +644,7 @@ def test_a_process_between_pipes(start, picture, model, folder):
 
 
 @pytest.mark.slow
-def test_video_to_video(sh, model, picture, folder, environment):
+def test_video_to_video(sh, live_model, picture, folder, environment):
     """The pipeline of the manual, with real programs."""
     picture("s.png", 40, 36)
     program = imageio_ffmpeg.get_ffmpeg_exe()
@@ -655,7 +655,7 @@ def test_video_to_video(sh, model, picture, folder, environment):
         source = "-f lavfi -i testsrc2=s=160x90 -frames:v 12"
     done = sh(
         f"set -o pipefail; {program} -v error {source} -f yuv4mpegpipe -pix_fmt yuv420p - | tee in.y4m | "
-        f"st-apply -m {model} -s s.png | {program} -v error -f yuv4mpegpipe -i - -pix_fmt yuv420p b.mp4",
+        f"st-apply -m {live_model} -s s.png | {program} -v error -f yuv4mpegpipe -i - -pix_fmt yuv420p b.mp4",
         timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, b"")
@@ -669,10 +669,10 @@ def test_video_to_video(sh, model, picture, folder, environment):
 
 
 @pytest.mark.slow
-def test_sigkill_in_the_middle_of_a_folder(start, apply, picture, model, folder):
+def test_sigkill_in_the_middle_of_a_folder(start, apply, picture, live_model, folder):
     for number in range(40):
         picture(f"in/{number:02}.png", 160, 120, seed=number)
-    process = start("st-apply", "--engine", "torch", "-m", model, "-s", "s.png", "in", "-o", "out/")
+    process = start("st-apply", "--engine", "torch", "-m", live_model, "-s", "s.png", "in", "-o", "out/")
     end = time.monotonic() + 60
     while len(below("out") if Path("out").exists() else []) < 3:
         assert time.monotonic() < end and process.poll() is None

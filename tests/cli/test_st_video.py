@@ -22,13 +22,13 @@ from styletools.engine import steady, video
 
 
 @pytest.fixture
-def restyle(call, model, picture):
+def restyle(call, live_model, picture):
     """Run st-video with the tiny model and the style s.png; return the status."""
     picture("s.png", 40, 36, seed=99)
     picture("t.png", 40, 36, seed=98)
 
     def run(*words, stdin=b"", style="s.png"):
-        status, run.out, run.err = call("st-video", "-m", model, "-s", style, *words, stdin=stdin)
+        status, run.out, run.err = call("st-video", "-m", live_model, "-s", style, *words, stdin=stdin)
         return status
 
     return run
@@ -145,11 +145,11 @@ def test_the_default_is_the_librarys():
     assert STEADY == steady.DEFAULT_STRENGTH
 
 
-def test_without_steadiness_frames_are_those_of_st_apply(restyle, call, clips, folder, model):
+def test_without_steadiness_frames_are_those_of_st_apply(restyle, call, clips, folder, live_model):
     assert restyle(clips["ntsc"], "--duration", "0.1", "--steady", "0", "-o", "f-%d.png") == 0, restyle.err
     for number, frame in enumerate(video.read(clips["ntsc"], duration=Fraction(1, 10)), 1):
         Image.fromarray(frame.image.array).save(folder / "in.png")
-        words = ["-m", model, "-s", "s.png", "--engine", "torch", "in.png", "-o", "applied.png"]
+        words = ["-m", live_model, "-s", "s.png", "--engine", "torch", "in.png", "-o", "applied.png"]
         assert call("st-apply", *words)[0] == 0
         assert (pixels(folder / "applied.png") == pixels(folder / f"f-{number}.png")).all()
 
@@ -198,8 +198,8 @@ def wait_for(path: Path, process) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_job_goes_on_and_makes_the_same_film(restyle, start, clips, folder, model, number):
-    words = ["-m", model, "-s", "s.png", clips["whole"], "--segment", "4"]
+def test_a_killed_job_goes_on_and_makes_the_same_film(restyle, start, clips, folder, live_model, number):
+    words = ["-m", live_model, "-s", "s.png", clips["whole"], "--segment", "4"]
     process = start("st-video", *map(str, words), "-o", "killed.mp4")
     wait_for(folder / ".killed.mp4.film/000002.nut", process)
     process.send_signal(number)
@@ -280,8 +280,8 @@ def test_a_full_disk(restyle, clips, folder):
         subprocess.run(["umount", folder / "small"], check=True)
 
 
-def test_a_closed_pipe(sh, clips, model, restyle):
-    done = sh(f"st-video -m {model} -s s.png {clips['ntsc']} | head -c 100 > /dev/null; exit ${{PIPESTATUS[0]}}")
+def test_a_closed_pipe(sh, clips, live_model, restyle):
+    done = sh(f"st-video -m {live_model} -s s.png {clips['ntsc']} | head -c 100 > /dev/null; exit ${{PIPESTATUS[0]}}")
     assert done.returncode == 141 and done.stderr == b""
 
 
