@@ -131,8 +131,6 @@ class Restyler:
         """Restyle (1, 3, H, W) RGB in [0, 1] of any size; mask and size are not its business. Raises as a call does."""
         if self.alpha == 0:
             return original
-        height, width = original.shape[-2:]
-        padded = pad(original, self.method.multiple).contiguous(memory_format=torch.channels_last)
         bar = log.Progress(None, "step")
 
         def report(step: int, steps: int, losses: dict[str, float]) -> None:
@@ -141,19 +139,26 @@ class Restyler:
 
         self.method.progress = report
         try:
-            with torch.no_grad() if self.method.iterative else torch.inference_mode():
-                result = self.method.apply(padded, style=style, alpha=self.alpha)
-                if self.alpha < 1 and not self.method.iterative:
-                    # So that there is no jump at 0, and methods that know no alpha are blended.
-                    result = result + (1 - self.alpha) * (padded - self.method.apply(padded, style=style, alpha=0.0))
-                result = result[..., :height, :width]
-                if self.preserve_color:
-                    result = stats.COLOR_TRANSFERS[self.preserve_color](result, original)
+            result = self.compute(original, style)
         finally:
             bar.close()
         if result.isnan().any():
             raise errors.DataError("no picture came of it but values that are not numbers: is the model damaged?")
         return result.clamp(0, 1)
+
+    def compute(self, original: Tensor, style: dict[str, Tensor] | None) -> Tensor:
+        """Do what `restyle` does but look at nothing, so that a GPU need not be waited for: (N, 3, H, W), not clamped."""
+        height, width = original.shape[-2:]
+        padded = pad(original, self.method.multiple).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad() if self.method.iterative else torch.inference_mode():
+            result = self.method.apply(padded, style=style, alpha=self.alpha)
+            if self.alpha < 1 and not self.method.iterative:
+                # So that there is no jump at 0, and methods that know no alpha are blended.
+                result = result + (1 - self.alpha) * (padded - self.method.apply(padded, style=style, alpha=0.0))
+            result = result[..., :height, :width]
+            if self.preserve_color:
+                result = stats.COLOR_TRANSFERS[self.preserve_color](result, original)
+        return result
 
 
 def _resize_plane(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
