@@ -19,7 +19,7 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from styletools import __version__, backbones, errors, files
 
@@ -145,15 +145,17 @@ def check(path: str | os.PathLike) -> dict[str, str]:
     return header
 
 
-def load(model: str | os.PathLike, *, device="cpu") -> Method:
+def load(model: str | os.PathLike, *, device="cpu", settings: Mapping[str, Any] | None = None) -> Method:
     """Return the method stored in a model file, ready to apply, on `device`.
 
-    Raises DoesNotFit when tensors and configuration do not belong together.
+    settings: values for options that the method calls ADJUSTABLE, in place of those in the file. Raises DoesNotFit when
+    tensors and configuration do not belong together.
     """
     from styletools import methods
 
     path = find(os.fspath(model))
     name, config, tensors = read(path)
+    config |= settings or {}
     try:
         with backbones.looking_in(path) if path.is_dir() else contextlib.nullcontext():
             method = methods.create(name, config)
@@ -173,7 +175,7 @@ def read(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor]]:
     Raises as `check` does, and DataError for a damaged file.
     """
     if origin(path):
-        return _recognize(path)
+        return _recognize(path)[:3]
     from safetensors.torch import load_file
 
     header = check(path)
@@ -310,12 +312,13 @@ def describe(path: str | os.PathLike) -> Iterator[Header]:
 
 def _foreign_header(path: str | os.PathLike) -> Header:
     """Return what is to be said of a published checkpoint. Raises as `_recognize` does."""
-    name, config, tensors = _recognize(path)
+    name, config, tensors, layout = _recognize(path)
     metadata = {
         "kind": "model",
         "method": name,
         "config": json.dumps(config, sort_keys=True),
         "origin": "published checkpoint",
+        "layout": layout,
     }
     return Header(metadata, {key: (_type(tensor), tuple(tensor.shape)) for key, tensor in tensors.items()})
 
@@ -326,8 +329,8 @@ def _type(tensor: Tensor) -> str:
     return {"float": "F", "bfloat": "BF", "int": "I", "uint": "U"}.get(kind, kind.upper()) + bits.upper()
 
 
-def _recognize(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor]]:
-    """Return the method, its config and its tensors, by `<net>.<key>`, of a published checkpoint or a folder of them.
+def _recognize(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor], str]:
+    """Return the method, its config, its tensors, by `<net>.<key>`, and the layout of a published checkpoint or folder.
 
     Raises DoesNotFit where no method knows it, DataError where it cannot be read.
     """
@@ -339,7 +342,7 @@ def _recognize(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor]]:
         examples = ", ".join(list(state)[:3]) + (", ..." if len(state) > 3 else "")
         raise errors.DoesNotFit(f"{path}: tensors of no method that is known here: {examples}")
     try:
-        return name, *methods.convert(name, state)
+        return name, *methods.convert(name, state), methods.layout(name, state)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         if errors.is_out_of_memory(error):
             raise

@@ -342,6 +342,7 @@ def test_a_published_model_is_read(published):
     header = modelfile.check(published)
     assert header == {
         "kind": "model", "method": "microast", "config": '{"channels": 4}', "origin": "published checkpoint",
+        "layout": "MicroAST",
     }  # fmt: skip
     (shown,) = modelfile.describe(published)
     assert shown.metadata == header and shown.tensors["decoder.up.10.weight"] == ("F32", (3, 4, 9, 9))

@@ -1,8 +1,8 @@
 """Methods of neural style: one file each. This module finds them, reads what they say of themselves, loads them.
 
-Importing this package costs no torch: a method's `Config`, `APPLIES_TO`, `TRAINS_ON`, `NEEDS_MODEL` and `DIRECTIONS`
-are literals that are read from its source. Third parties add methods through the entry-point group
-`styletools.methods`.
+Importing this package costs no torch: a method's `Config`, `APPLIES_TO`, `TRAINS_ON`, `NEEDS_MODEL`, `DIRECTIONS`,
+`LAYOUTS` and `ADJUSTABLE` are literals that are read from its source. Third parties add methods through the
+entry-point group `styletools.methods`.
 
 A method's file holds, in this order: the constants, `class Config` (a frozen dataclass of literals, each
 field `name: Annotated[type, "what it is"] = default`), and exactly one subclass of `Method`.
@@ -132,17 +132,24 @@ class Method:
         raise errors.UsageError("this method has no discriminator")
 
     @staticmethod
-    def detect(state_dict: Mapping[str, Tensor]) -> bool:
-        """Tell whether these tensors are somebody else's published model of this method.
+    def detect(state_dict: Mapping[str, Tensor]) -> str:
+        """Return in which of LAYOUTS these tensors are somebody else's published model of this method, or "".
 
         Of a model made of several files the keys are `<file without suffix>/<key>`, and there may be others among them.
         """
-        return False
+        return ""
 
     @staticmethod
     def convert(state_dict: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
         """Return the Config and the tensors, called `<net>.<key>`, of what `detect` knows."""
         raise NotImplementedError
+
+    def publish(self, layout: str) -> dict[str, Tensor]:
+        """Return the tensors as the others of one of LAYOUTS have them: the reverse of `convert`, for one file.
+
+        Raises DoesNotFit for a model that has something which that layout has not.
+        """
+        raise errors.DoesNotFit(f"cannot be written in the layout of {layout}")
 
     def update(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         """Step one optimizer on one loss. The engine replaces this to clip gradients and guard against NaN."""
@@ -182,6 +189,9 @@ class Description:
     options: tuple[Option, ...] = field(default=())
     directions: tuple[str, ...] = ()  # the ways that a model goes; the first is the default
     has_graphs: bool = False  # it can be written as a graph
+    layouts: tuple[str, ...] = ()  # other people's checkpoints that it knows, by name
+    publishes: bool = False  # it can be written in (some of) these layouts, too
+    adjustable: tuple[str, ...] = ()  # options that may be set for a model that is there already
 
 
 def names() -> list[str]:
@@ -208,7 +218,8 @@ def describe(name: str) -> Description:
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
         raise errors.UsageError(f"unknown method {name!r}: {hint}")
     tree = ast.parse(_sources()[name].read_text(encoding="utf-8"))
-    constants = {"APPLIES_TO": "image", "TRAINS_ON": "nothing", "NEEDS_MODEL": False, "DIRECTIONS": ()}
+    constants = {"APPLIES_TO": "image", "TRAINS_ON": "nothing", "NEEDS_MODEL": False, "DIRECTIONS": (),
+                 "LAYOUTS": (), "ADJUSTABLE": ()}  # fmt: skip
     options, functions = [], set()
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in constants:
@@ -217,10 +228,10 @@ def describe(name: str) -> Description:
             options = [_option(item) for item in node.body if isinstance(item, ast.AnnAssign)]
         elif isinstance(node, ast.ClassDef):
             functions |= {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
-    directions = constants.pop("DIRECTIONS")
+    directions, layouts, adjustable = (constants.pop(name) for name in ("DIRECTIONS", "LAYOUTS", "ADJUSTABLE"))
     title = (ast.get_docstring(tree) or name).partition("\n")[0]
     return Description(name, title, *constants.values(), "detect" in functions, tuple(options), directions,
-                       "graphs" in functions)  # fmt: skip
+                       "graphs" in functions, layouts, "publish" in functions, adjustable)  # fmt: skip
 
 
 def _option(node: ast.AnnAssign) -> Option:
@@ -273,6 +284,11 @@ def detect(state_dict: Mapping[str, Tensor]) -> str | None:
     """Return the name of the first method that knows these tensors for a published model of its kind, or None."""
     candidates = (name for name in names() if describe(name).knows_published)
     return next((name for name in candidates if _class(name).detect(state_dict)), None)
+
+
+def layout(name: str, state_dict: Mapping[str, Tensor]) -> str:
+    """Return in which layout these tensors are a published model of method `name`; "" where they are none."""
+    return _class(name).detect(state_dict)
 
 
 def convert(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:

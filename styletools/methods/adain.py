@@ -11,17 +11,19 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from styletools import backbones, losses, stats
+from styletools import backbones, errors, losses, stats
 from styletools.backbones import vgg_normalised
 from styletools.methods import Method
+from styletools.nn import decoder as decoders
 from styletools.nn.decoder import Decoder
 
 APPLIES_TO = "image+style"
 TRAINS_ON = "content+styles"
 
+LAYOUTS = ("pytorch-AdaIN",)
+
 LAYER = "relu4_1"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-POSITIONS = (1, 5, 8, 11, 14, 18, 21, 25, 28)  # of the convolutions in the published decoder, an nn.Sequential
 
 
 @dataclass(frozen=True)
@@ -101,32 +103,35 @@ class AdaIN(Method):
 
     @staticmethod
     def detect(state_dict):
-        return all(len(files) == 1 for files in _published(state_dict))
+        return LAYOUTS[0] if _published(state_dict) else ""
 
     @staticmethod
     def convert(state_dict):
         """Convert the two files of pytorch-AdaIN: the encoder is a backbone here, the decoder ours in other words."""
-        (encoder,), (decoder,) = _published(state_dict)
+        encoder, decoder = _published(state_dict)
         own = {key.removeprefix(encoder): tensor for key, tensor in state_dict.items() if key.startswith(encoder)}
         network = vgg_normalised.from_state(own, encoder.removesuffix("/"))
         tensors = {"decoder.encoder": torch.tensor(list(bytes.fromhex(network.digest())), dtype=torch.uint8)}
-        convs = reversed([name for name in network.network.convs if name <= LAYER.replace("relu", "conv")])
-        for name, position in zip(convs, POSITIONS, strict=True):
-            for kind in ("weight", "bias"):
-                tensors[f"decoder.convs.{name}.{kind}"] = state_dict[f"{decoder}{position}.{kind}"].float()
-        last = "decoder.convs.conv1_1.bias"
-        tensors[last] = tensors[last] - 0.5  # which our decoder adds
-        return Config(backbone="vgg_normalised"), tensors
+        found = decoders.from_published(state_dict, decoder, 4)
+        return Config(backbone="vgg_normalised"), tensors | {f"decoder.{key}": value for key, value in found.items()}
+
+    def publish(self, layout):
+        """Return the decoder as pytorch-AdaIN has it; the encoder that it belongs to is vgg_normalised.pth."""
+        if self.config.backbone != "vgg_normalised":
+            raise errors.DoesNotFit(
+                f"its decoder is for the backbone {self.config.backbone}, that of {layout} for vgg_normalised"
+            )
+        return decoders.to_published(self.nets["decoder"].state_dict(), 4)
 
 
-def _published(state_dict: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Return what the keys of all files begin with that can be pytorch-AdaIN's encoder, and those of its decoder."""
-    encoders, decoders = [], []
-    for key, tensor in state_dict.items():
-        file = key[: key.rfind("/") + 1]
-        name, shape = key.removeprefix(file), tuple(tensor.shape)
-        if (name, shape) == ("0.weight", (3, 3, 1, 1)):
-            encoders.append(file)
-        elif (name, shape) == (f"{POSITIONS[-1]}.weight", (3, 64, 3, 3)):
-            decoders.append(file)
-    return encoders, decoders
+def _published(state_dict: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """Return what the keys of pytorch-AdaIN's encoder begin with, and those of its decoder; None: it is not here.
+
+    A decoder whose file is called after its layer, or has others beside it, is one of WCT's.
+    """
+    found = decoders.find_published(state_dict)
+    encoders = [key.removesuffix("0.weight") for key, tensor in state_dict.items()
+                if key.rpartition("/")[2] == "0.weight" and tuple(tensor.shape) == (3, 3, 1, 1)]  # fmt: skip
+    if len(encoders) != 1 or set(found) != {4} or len(found[4]) != 1 or LAYER in found[4][0]:
+        return None
+    return encoders[0], found[4][0]

@@ -6,7 +6,7 @@ perceptrons of two layers each; for pictures that are in the target domain alrea
 generator and one discriminator: one direction, half the memory of cyclegan. The paper's fast variant is
 `nce_weight=10 identity_weight=0`. Differences: least squares are halved, so that `adversarial_weight=2` is the
 paper's 1; narrower networks, so that they train on a CPU (`width=64 blocks=9 discriminator_width=64` are the
-paper's); no blur before resampling; resizing before convolving instead of `upsampling=transposed`.
+paper's); resizing before convolving instead of its `upsampling=antialiased`.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from styletools import errors, losses
 from styletools.methods import Method
+from styletools.nn import translator
 from styletools.nn.augment import augment, parse
 from styletools.nn.frozen import frozen
 from styletools.nn.patchgan import PatchGAN
@@ -25,14 +26,15 @@ from styletools.nn.translator import UPSAMPLING, Translator
 
 APPLIES_TO = "image"
 TRAINS_ON = "unpaired"
+LAYOUTS = ("CUT",)
 
 
 @dataclass(frozen=True)
 class Config:
     width: Annotated[int, "channels of the generator at full resolution"] = 32
     blocks: Annotated[int, "residual blocks of the generator"] = 6
-    upsampling: Annotated[str, "resize or transposed"] = "resize"
-    discriminator_width: Annotated[int, "channels of the discriminator's first layer"] = 32
+    upsampling: Annotated[str, "resize, transposed or antialiased"] = "resize"
+    discriminator_width: Annotated[int, "channels of the discriminator's first layer; 0: there is none"] = 32
     depth: Annotated[int, "steps down of the discriminator: 3 judge patches of 70 pixels, 2 of 34"] = 3
     adversarial: Annotated[str, "adversarial loss: lsgan, vanilla or hinge"] = "lsgan"
     adversarial_weight: Annotated[float, "weight of the adversarial loss"] = 2.0
@@ -81,20 +83,29 @@ class CUT(Method):
             raise errors.UsageError(f"adversarial={config.adversarial}: lsgan, vanilla or hinge expected")
         if config.upsampling not in UPSAMPLING:
             raise errors.UsageError(f"upsampling={config.upsampling}: {' or '.join(UPSAMPLING)} expected")
-        if min(config.width, config.blocks, config.discriminator_width, config.depth, config.channels) < 1:
-            raise errors.UsageError("widths, channels, blocks and depth must be 1 or more")
+        if min(config.width, config.blocks, config.depth, config.channels) < 1 or config.discriminator_width < 0:
+            raise errors.UsageError("width, channels, blocks and depth must be 1 or more")
         if config.places < 2 or config.temperature <= 0:
             raise errors.UsageError("places must be 2 or more, and temperature more than 0")
         generator = Translator(config.width, config.blocks, config.upsampling)
         inner = generator.inner_layers()
         self._inner = list(inner)
-        self.nets = nn.ModuleDict({
-            "generator": generator,
-            "discriminator": PatchGAN(config.discriminator_width, config.depth),
-            "projections": Projections(inner, config.channels),
-        })  # fmt: skip
+        self.nets = nn.ModuleDict({"generator": generator})
+        if not config.discriminator_width:
+            self.keep = ("generator",)
+            return
+        self.nets["discriminator"] = PatchGAN(config.discriminator_width, config.depth)
+        self.nets["projections"] = Projections(inner, config.channels)
+
+    def adopt(self, config, tensors):
+        """A discriminator that a published model lacks starts as it is here."""
+        own = self.nets.state_dict()
+        return {key: own[key] for key in own if key.partition(".")[0] in self.keep} | tensors
 
     def optimizers(self):
+        if not self.config.discriminator_width:
+            raise errors.UsageError("training takes a discriminator: discriminator_width=32")
+
         def adam(lr: float, *networks: str) -> torch.optim.Adam:
             return torch.optim.Adam([p for key in networks for p in self.nets[key].parameters()], lr, (0.5, 0.999))
 
@@ -161,4 +172,20 @@ class CUT(Method):
 
     def discriminate(self, images):
         """Return how real pictures are as those of B: the mean over patches, (N,)."""
+        if not self.config.discriminator_width:
+            return super().discriminate(images)
         return self.nets["discriminator"](images).mean((1, 2, 3))
+
+    @staticmethod
+    def detect(state_dict):
+        return LAYOUTS[0] if translator.published_layout(state_dict) == LAYOUTS[0] else ""
+
+    @staticmethod
+    def convert(state_dict):
+        """Convert a generator with blurs (`*.filt`); those of other sizes than CUT's own do not fit."""
+        blurs = {tuple(tensor.shape[2:]) for key, tensor in state_dict.items() if key.endswith(".filt")}
+        if blurs != {(3, 3), (4, 4)}:
+            raise ValueError(f"blurs of {sorted(blurs)} pixels")
+        width, blocks, tensors = translator.from_published(state_dict)
+        config = Config(width=width, blocks=blocks, upsampling="antialiased", discriminator_width=0)
+        return config, {f"generator.{key}": tensor for key, tensor in tensors.items()}

@@ -8,6 +8,7 @@ before they are convolved instead of `upsampling=transposed`. Colours have half 
 there, and least squares are halved: weights mean what they mean there. With few pictures `augment` helps.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from styletools import errors, losses
 from styletools.methods import Method
+from styletools.nn import translator
 from styletools.nn.augment import augment, parse
 from styletools.nn.frozen import frozen
 from styletools.nn.patchgan import PatchGAN
@@ -26,14 +28,16 @@ from styletools.nn.translator import UPSAMPLING, Translator
 APPLIES_TO = "image"
 TRAINS_ON = "unpaired"
 DIRECTIONS = ("a2b", "b2a")
+LAYOUTS = ("CycleGAN",)
 
 
 @dataclass(frozen=True)
 class Config:
     width: Annotated[int, "channels of the generators at full resolution"] = 32
     blocks: Annotated[int, "residual blocks of the generators"] = 6
-    upsampling: Annotated[str, "resize or transposed"] = "resize"
-    discriminator_width: Annotated[int, "channels of the discriminators' first layer"] = 32
+    upsampling: Annotated[str, "resize, transposed or antialiased"] = "resize"
+    ways: Annotated[str, "directions that it goes: a2b,b2a, or a2b alone, as generators are published"] = "a2b,b2a"
+    discriminator_width: Annotated[int, "channels of the discriminators' first layer; 0: there are none"] = 32
     depth: Annotated[int, "steps down of the discriminators: 3 judge patches of 70 pixels, 2 of 34"] = 3
     adversarial: Annotated[str, "adversarial loss: lsgan, vanilla or hinge"] = "lsgan"
     cycle_weight: Annotated[float, "weight of coming back to the start after both directions"] = 10.0
@@ -50,25 +54,50 @@ class CycleGAN(Method):
     keep = ("a2b", "b2a", "judge_a", "judge_b")
     multiple = 4
     tiling = "global-stats"
-    direction = DIRECTIONS[0]
 
     def __init__(self, config: Config):
         self.config = config
+        self.ways = tuple(config.ways.split(","))
+        if self.ways not in (DIRECTIONS, DIRECTIONS[:1]):
+            raise errors.UsageError(f"ways={config.ways}: a2b,b2a or a2b expected")
         parse(config.augment)
         if config.adversarial not in ("lsgan", "vanilla", "hinge"):
             raise errors.UsageError(f"adversarial={config.adversarial}: lsgan, vanilla or hinge expected")
         if config.upsampling not in UPSAMPLING:
             raise errors.UsageError(f"upsampling={config.upsampling}: {' or '.join(UPSAMPLING)} expected")
-        if min(config.width, config.blocks, config.discriminator_width, config.depth) < 1 or config.pool < 0:
-            raise errors.UsageError("widths, blocks and depth must be 1 or more, and pool not negative")
+        if min(config.width, config.blocks, config.depth) < 1 or min(config.discriminator_width, config.pool) < 0:
+            raise errors.UsageError("width, blocks and depth must be 1 or more, other sizes and pool not negative")
         self.nets = nn.ModuleDict()
-        for name in DIRECTIONS:
+        for name in self.ways:
             self.nets[name] = Translator(config.width, config.blocks, config.upsampling)
+        if not config.discriminator_width:
+            self.keep = self.ways
+            return
         for domain in "ab":
             self.nets[f"judge_{domain}"] = PatchGAN(config.discriminator_width, config.depth)
             self.nets[f"pool_{domain}"] = Pool(config.pool)
 
+    @property
+    def direction(self) -> str:
+        return self._direction
+
+    @direction.setter
+    def direction(self, way: str) -> None:
+        if way not in self.ways:
+            raise errors.UsageError(f"--direction {way}: this model goes {' or '.join(self.ways)} only")
+        self._direction = way
+
+    _direction = DIRECTIONS[0]
+
+    def adopt(self, config, tensors):
+        """Networks that a published model lacks start as they are here."""
+        own = self.nets.state_dict()
+        return {key: own[key] for key in own if key.partition(".")[0] in self.keep} | tensors
+
     def optimizers(self):
+        if self.ways != DIRECTIONS or not self.config.discriminator_width:
+            raise errors.UsageError("training takes both ways and discriminators: ways=a2b,b2a discriminator_width=32")
+
         def adam(lr: float, networks: list[nn.Module]) -> torch.optim.Adam:
             return torch.optim.Adam([p for net in networks for p in net.parameters()], lr, (0.5, 0.999))
 
@@ -145,7 +174,38 @@ class CycleGAN(Method):
 
     def discriminate(self, images):
         """Return how real pictures are in the domain that `direction` leads to, (N,): the mean over their patches."""
+        if not self.config.discriminator_width:
+            return super().discriminate(images)
         return self.nets[f"judge_{self.direction[-1]}"](images).mean((1, 2, 3))
+
+    @staticmethod
+    def detect(state_dict):
+        if translator.published_layout(state_dict) == LAYOUTS[0]:
+            return LAYOUTS[0]
+        return LAYOUTS[0] if len(_generators_of(state_dict)) == 2 else ""
+
+    @staticmethod
+    def convert(state_dict):
+        """Convert a generator, which goes a2b, or a folder with both, G_A and G_B; discriminators are left out."""
+        found = _generators_of(state_dict) or {"a2b": ""}
+        tensors = {}
+        for way, file in found.items():
+            own = {key.removeprefix(file): tensor for key, tensor in state_dict.items() if key.startswith(file)}
+            width, blocks, generator = translator.from_published(own)
+            tensors |= {f"{way}.{key}": tensor for key, tensor in generator.items()}
+        return Config(width=width, blocks=blocks, upsampling="transposed", ways=",".join(found),
+                      discriminator_width=0), tensors  # fmt: skip
+
+
+def _generators_of(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return {way: what the keys of its file begin with} of the generators G_A and G_B in a folder of checkpoints."""
+    found: dict[str, str] = {}
+    for file in sorted({key[: key.rfind("/") + 1] for key in state_dict if "/" in key}):
+        own = {key.removeprefix(file): tensor for key, tensor in state_dict.items() if key.startswith(file)}
+        for way, ending in (("a2b", "G_A/"), ("b2a", "G_B/")):
+            if file.endswith(ending) and translator.published_layout(own) == LAYOUTS[0]:
+                found[way] = file if way not in found else ""  # two of them: nobody can tell which
+    return found if all(found.values()) else {}
 
 
 def _diversity(made: dict[str, Tensor]) -> Tensor:

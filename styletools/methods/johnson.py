@@ -20,6 +20,7 @@ from styletools.nn.resnet import Repainter
 
 APPLIES_TO = "image"
 TRAINS_ON = "content+style"
+LAYOUTS = ("fast_neural_style",)
 
 # What fast_neural_style calls the layers beside the residual blocks, and what we call them.
 PUBLISHED = {
@@ -183,7 +184,7 @@ class Johnson(Method):
 
     @staticmethod
     def detect(state_dict):
-        return {f"{theirs}.weight" for theirs in PUBLISHED} <= set(state_dict)
+        return LAYOUTS[0] if {f"{theirs}.weight" for theirs in PUBLISHED} <= set(state_dict) else ""
 
     @staticmethod
     def convert(state_dict):
@@ -191,25 +192,51 @@ class Johnson(Method):
         blocks = 0
         while f"res{blocks + 1}.conv1.conv2d.weight" in state_dict:
             blocks += 1
-        names = dict(PUBLISHED)
-        for i in range(blocks):
-            for number, half in ((1, "first"), (2, "second")):
-                names[f"res{i + 1}.conv{number}.conv2d"] = f"{half}.{i}.conv"
-                names[f"res{i + 1}.in{number}"] = f"{half}.{i}.norm"
         tensors = {}
-        for theirs, ours in names.items():
+        for theirs, ours in _names(blocks).items():
             weight, bias = (state_dict[f"{theirs}.{kind}"].float() for kind in ("weight", "bias"))
             if ours.endswith("norm"):
                 tensors |= {f"network.{ours}.scale": weight[None] - 1, f"network.{ours}.shift": bias[None]}
                 continue
             if ours == "down.0.conv":  # it takes 255 x; ours takes x - 0.5
-                weight, bias = 255 * weight, bias + 127.5 * weight.sum((1, 2, 3))
+                weight, bias = 255 * weight, (bias + 127.5 * weight.double().sum((1, 2, 3))).float()
             elif ours == "out":
                 weight, bias = weight / 255, bias / 255 - 0.5
             tensors |= {f"network.{ours}.weight": weight, f"network.{ours}.bias": bias}
         widths = [len(state_dict[f"conv{i}.conv2d.weight"]) for i in (1, 2, 3)]
         kernel = state_dict["conv1.conv2d.weight"].shape[-1]
         return Config(widths=",".join(map(str, widths)), blocks=blocks, kernel=kernel), tensors
+
+    def publish(self, layout):
+        """Return the network as fast_neural_style has it: one style, five blocks, first and last convolutions of 9."""
+        config = self.config
+        if (len(self.names), config.blocks, config.kernel) != (1, 5, 9):
+            raise errors.DoesNotFit(
+                f"{layout} holds one style, 5 blocks and a kernel of 9; this model {len(self.names)}, "
+                f"{config.blocks} and {config.kernel}"
+            )
+        own, state = self.nets["network"].state_dict(), {}
+        for theirs, ours in _names(config.blocks).items():
+            if ours.endswith("norm"):
+                weight, bias = own[f"{ours}.scale"][0] + 1, own[f"{ours}.shift"][0]
+            else:
+                weight, bias = (own[f"{ours}.{kind}"] for kind in ("weight", "bias"))
+            if ours == "down.0.conv":
+                weight, bias = weight / 255, (bias - 0.5 * weight.double().sum((1, 2, 3))).float()
+            elif ours == "out":
+                weight, bias = weight * 255, (bias + 0.5) * 255
+            state |= {f"{theirs}.weight": weight.clone(), f"{theirs}.bias": bias.clone()}
+        return state
+
+
+def _names(blocks: int) -> dict[str, str]:
+    """Return what fast_neural_style calls the layers of a network of so many blocks: {theirs: ours}."""
+    names = dict(PUBLISHED)
+    for i in range(blocks):
+        for number, half in ((1, "first"), (2, "second")):
+            names[f"res{i + 1}.conv{number}.conv2d"] = f"{half}.{i}.conv"
+            names[f"res{i + 1}.in{number}"] = f"{half}.{i}.norm"
+    return names
 
 
 def _widths(text: str) -> list[int]:

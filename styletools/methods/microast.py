@@ -19,6 +19,7 @@ from styletools.methods import Method
 APPLIES_TO = "image+style"
 TRAINS_ON = "nothing"
 NEEDS_MODEL = True
+LAYOUTS = ("MicroAST",)
 
 DEPTHS = ("shallow", "deep")
 SMALLEST = 16  # a style image whose short side has fewer pixels is enlarged: mirroring at the edges needs some
@@ -147,7 +148,7 @@ class MicroAST(Method):
 
     @staticmethod
     def detect(state_dict):
-        return set(_parts(state_dict)) == set(NETS)
+        return LAYOUTS[0] if set(_parts(state_dict)) == set(NETS) else ""
 
     @staticmethod
     def convert(state_dict):

@@ -39,10 +39,11 @@ def test_shown_as_the_model_that_it_is(call, microast):
     status, out, err = call("st-model", "show", microast)
     lines = out.decode().splitlines()
     assert (status, err) == (0, "")
-    assert lines[:4] == [
-        "kind: model", "method: microast", 'config: {"channels": 16}', "origin: published checkpoint"
+    assert lines[:5] == [
+        "kind: model", "method: microast", 'config: {"channels": 16}', "layout: MicroAST",
+        "origin: published checkpoint",
     ]  # fmt: skip
-    assert lines[4] == "62 tensors, 471987 numbers, 1887948 bytes"
+    assert lines[5] == "62 tensors, 471987 numbers, 1887948 bytes"
     assert "  content_encoder.shallow.0.weight F32 16x3x9x9" in lines
     (line,) = call("st-model", "show", "--json", next(microast.glob("style*")))[1].splitlines()
     assert json.loads(line)["meta"]["method"] == "microast"

@@ -110,7 +110,7 @@ def test_the_model_file_holds_what_applying_and_judging_need(tmp_path):
     [
         ({"adversarial": "wgan"}, "adversarial=wgan: lsgan, vanilla or hinge"),
         ({"upsampling": "nearest"}, "upsampling=nearest: resize or transposed"),
-        ({"width": 0}, "widths, channels, blocks and depth must be 1"),
+        ({"width": 0}, "width, channels, blocks and depth must be 1"),
         ({"places": 1}, "places must be 2"),
         ({"temperature": 0.0}, "temperature more than 0"),
         ({"augment": "blur"}, "unknown augmentation 'blur'"),
