@@ -91,6 +91,37 @@ def spool(path: str | os.PathLike) -> Path:
     return Path(out.name)
 
 
+def is_temporary(path: str | os.PathLike) -> bool:
+    """Tell whether a file goes with this process."""
+    return os.fspath(path) in _unfinished
+
+
+def scratch() -> BinaryIO:
+    """Open a file without a name, for what is too large for the memory; it goes when it is closed.
+
+    It is in TMPDIR, else in /var/tmp, since /tmp is memory on many systems. Raises as making files does.
+    """
+    import tempfile
+
+    try:
+        return tempfile.TemporaryFile(dir=_scratch_folder(), prefix="styletools-")
+    except OSError as error:
+        raise errors.from_os_error(error, output=True) from error
+
+
+def no_room(error: OSError, size: int) -> errors.StyletoolsError:
+    """Return the error of a scratch file that could not take so many bytes."""
+    folder = _scratch_folder()
+    told = errors.from_os_error(error, folder, output=True)
+    return type(told)(f"{told}: {size >> 20} MB are wanted there; TMPDIR names another folder")
+
+
+def _scratch_folder() -> str:
+    import tempfile
+
+    return os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir())
+
+
 def remove_unfinished() -> None:
     """Remove the temporary files of writes that are under way and of `spool`: the last act before the end."""
     for temporary in list(_unfinished):

@@ -89,7 +89,7 @@ def test_sections(page):
 
 @named(PAGES)
 def test_references_lead_somewhere(page):
-    foreign = {"tar(1)", "cat(1)", "ls(1)", "wc(1)", "find(1)", "ffmpeg(1)", "cron(8)"}
+    foreign = {"tar(1)", "cat(1)", "ls(1)", "wc(1)", "find(1)", "ffmpeg(1)", "cron(8)", "make(1)"}
     ours = {f"{each.stem}({each.suffix[1:]})" for each in PAGES}
     for name, number in re.findall(r"\bXr (\S+) (\d)", page.read_text()):
         assert f"{name}({number})" in ours | foreign

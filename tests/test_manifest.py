@@ -2,11 +2,16 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
-from styletools.manifest import NAME, Manifest
+from styletools import errors, manifest
+from styletools.manifest import LOCK, NAME, Manifest, locked
 
 
 @pytest.fixture
@@ -20,9 +25,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def made(recipe="x", source="in.png", output="out/in.png", files=None):
-    manifest = Manifest("out", {"recipe": recipe})
-    manifest.note(output, files or [output], manifest.key(source))
-    return manifest
+    noted = Manifest("out", {"recipe": recipe})
+    noted.note(source, output, files or [output], noted.see(source))
+    return noted
 
 
 def is_current(recipe="x", source="in.png", output="out/in.png"):
@@ -33,13 +38,32 @@ def lines(folder):
     return (folder / "out" / NAME).read_text().splitlines()
 
 
+def backdate(path, seconds=100):
+    """Make a file look as if it had been changed a while ago, as far as anybody can."""
+    then = time.time_ns() - seconds * 10**9
+    os.utime(path, ns=(then, then))
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Let times show every change at once, as they do for files that are a few seconds old."""
+    monkeypatch.setattr(manifest, "_SOON", 0)
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The files whose content was read."""
+    done, digest = [], manifest._digest
+    monkeypatch.setattr(manifest, "_digest", lambda path: done.append(str(path)) or digest(path))
+    return done
+
+
 def test_current_until_the_input_the_recipe_or_the_result_changes(folder):
     assert not is_current()
     made()
     assert is_current() and not is_current("another")
     os.utime("in.png", ns=(1, 1))
-    assert not is_current(), "an older time is a change, too"
-    made()
+    assert is_current(), "it is the content that counts"
     (folder / "in.png").write_bytes(b"another input")
     assert not is_current()
     made()
@@ -51,11 +75,43 @@ def test_current_until_the_input_the_recipe_or_the_result_changes(folder):
     assert not is_current()
 
 
+def test_another_content_of_the_same_size_and_time_is_found(folder, patient):
+    made()
+    found = os.stat("in.png")
+    (folder / "in.png").write_bytes(b"INPUT")
+    os.utime("in.png", ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert os.stat("in.png").st_mtime_ns == found.st_mtime_ns and os.stat("in.png").st_size == found.st_size
+    assert not is_current()
+
+
+def test_what_times_prove_is_not_read_again(folder, patient, read):
+    made()
+    read.clear()
+    assert is_current() and read == []
+    os.utime("in.png")
+    noted = Manifest("out", {"recipe": "x"})
+    assert noted.is_current("in.png", "out/in.png") and read == ["in.png"]
+    noted.refresh()
+    read.clear()
+    assert is_current() and read == [], "that it is equal is noted"
+
+
+def test_times_of_files_that_just_changed_prove_nothing(folder, read):
+    made()
+    read.clear()
+    assert is_current() and read == ["in.png"]
+
+
+def test_pipes_are_not_read(folder):
+    os.mkfifo("pipe.png")
+    assert Manifest("out", {}).see("pipe.png") is None
+
+
 def test_what_changed_while_it_was_read_is_not_current(folder):
-    manifest = Manifest("out", {})
-    key = manifest.key("in.png")
+    noted = Manifest("out", {})
+    seen = noted.see("in.png")
     (folder / "in.png").write_bytes(b"changed meanwhile")
-    manifest.note("out/in.png", ["out/in.png"], key)
+    noted.note("in.png", "out/in.png", ["out/in.png"], seen)
     assert not Manifest("out", {}).is_current("in.png", "out/in.png")
 
 
@@ -88,7 +144,9 @@ def test_any_name(folder, name):
 @pytest.mark.parametrize(
     "damage",
     [b"\xff\xfe", b"[]\n", b"{}\n", b'{"output": []}\n', b"null\n", b'{"output": 1, "key": {}}\n', b"[" * 5000 + b"\n",
-     b'{"output": "in.png", "key": "x", "files": 3}\n', b'{"output": "in.png"'],
+     b'{"output": "in.png", "source": "in.png", "recipe": "x", "digest": "x", "stamp": 3, "made": []}\n',
+     b'{"output": "in.png", "key": "x:5:1", "files": ["a.png"]}\n', b'{"output": "out/in.png", "removed": 1}\n',
+     b'{"output": "in.png"'],
 )  # fmt: skip
 def test_damaged_lines_are_passed_over_and_harm_no_others(folder, damage):
     made()
@@ -102,21 +160,21 @@ def test_damaged_lines_are_passed_over_and_harm_no_others(folder, damage):
 
 def test_it_does_not_grow_without_bound(folder):
     for _ in range(40):
-        manifest = Manifest("out", {"recipe": "x"})
+        noted = Manifest("out", {"recipe": "x"})
         for _ in range(10):
-            manifest.note("out/in.png", ["out/in.png"], manifest.key("in.png"))
+            noted.note("in.png", "out/in.png", ["out/in.png"], noted.see("in.png"))
+        noted.tidy()
     assert len(lines(folder)) < 150
     assert is_current()
 
 
 def test_tidying_keeps_all_that_counts(folder):
     (folder / "out/two.png").write_bytes(b"result")
-    made(files=["out/in.png", "out/two.png"])
-    with open(f"out/{NAME}", "a") as out:
-        for number in range(200):
-            out.write(json.dumps({"output": "gone.png", "key": str(number)}) + "\n")
+    for _ in range(60):
+        made(files=["out/in.png", "out/two.png"])
+        made(output="out/two.png")
     (folder / "out/b.png").write_bytes(b"result")
-    made(output="out/b.png")
+    made(output="out/b.png").tidy()
     assert len(lines(folder)) == 3
     assert is_current() and is_current(output="out/b.png")
     (folder / "out/two.png").unlink()
@@ -128,9 +186,9 @@ def test_runs_at_the_same_time(folder):
     for number in range(8):
         (folder / f"out/{number}.png").write_bytes(b"result")
 
-    def work(manifest, number):
+    def work(noted, number):
         for _ in range(50):
-            manifest.note(f"out/{number}.png", [f"out/{number}.png"], manifest.key("in.png"))
+            noted.note("in.png", f"out/{number}.png", [f"out/{number}.png"], noted.see("in.png"))
 
     threads = [threading.Thread(target=work, args=(Manifest("out", {"recipe": "x"}), n)) for n in range(8)]
     for thread in threads:
@@ -148,6 +206,123 @@ def test_a_folder_that_takes_no_notes_is_no_error(folder):
 
 
 def test_an_input_that_is_gone_is_not_noted(folder):
-    manifest = Manifest("out", {})
-    manifest.note("out/in.png", ["out/in.png"], manifest.key("gone.png"))
+    noted = Manifest("out", {})
+    noted.note("gone.png", "out/in.png", ["out/in.png"], noted.see("gone.png"))
     assert not (folder / "out" / NAME).exists()
+
+
+# ---- results that lost their inputs ----------------------------------------------------------------------
+
+
+def lost(*folders, outputs=()):
+    return [output for output, _ in Manifest("out", {}).lost(folders, outputs)]
+
+
+def test_what_lost_its_input(folder):
+    made()
+    assert lost(".") == []
+    (folder / "in.png").rename("moved.png")
+    assert lost(".") == lost(folder) == lost(folder.parent) == ["out/in.png"]
+    assert lost("elsewhere") == lost("out") == [], "where nobody looked, nothing is known to be lost"
+    assert lost(".", outputs=["out/in.png"]) == [], "another input has taken its place"
+
+
+def test_removing_takes_what_is_ours_and_unchanged(folder):
+    for name in ("deep/er/a.png", "deep/b.png", "changed.png", "shared.png"):
+        (folder / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "out" / name).write_bytes(b"result")
+    made(output="out/a", files=["out/deep/er/a.png", "out/shared.png"])
+    made(output="out/b", files=["out/deep/b.png", "out/changed.png"])
+    made(output="out/c", files=["out/shared.png"])
+    (folder / "out/changed.png").write_bytes(b"RESULT")
+    (folder / "in.png").unlink()
+    noted = Manifest("out", {})
+    first, second = noted.lost(["."], ["out/c"])
+    assert noted.remove(*first) == []
+    assert not (folder / "out/deep/er").exists() and (folder / "out/deep").exists(), "empty folders go"
+    assert (folder / "out/shared.png").exists(), "it is another's, too"
+    assert noted.remove(*second) == ["out/changed.png"]
+    assert not (folder / "out/deep").exists() and (folder / "out/changed.png").exists()
+    assert lost(".", outputs=["out/c"]) == []
+
+
+@pytest.mark.parametrize("name", ["../in.png", "{}/in.png", "link.png"])
+def test_a_forged_manifest_removes_nothing_elsewhere(folder, name):
+    (folder / "out/link.png").symlink_to("../in.png")
+    name, digest = name.format(folder), manifest._digest("in.png")
+    told = {"output": "x", "source": str(folder / "gone"), "recipe": "", "digest": "", "stamp": [1]}
+    told["made"] = {name: digest}
+    (folder / "out" / NAME).write_text(json.dumps(told) + "\n")
+    noted = Manifest("out", {})
+    ((output, entry),) = noted.lost(["."], [])
+    assert len(noted.remove(output, entry)) == 1
+    assert (folder / "in.png").exists() and (folder / "out/link.png").is_symlink()
+
+
+# ---- one run at a time -----------------------------------------------------------------------------------
+
+
+HOLD = """
+import sys
+from styletools.manifest import locked
+with locked(sys.argv[1], sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold(folder):
+    """Have another process hold the lock of a folder: hold(part); release() ends all of them."""
+    running = []
+
+    def start(part=""):
+        words = [sys.executable, "-c", HOLD, "out", part]
+        environment = os.environ | {"PYTHONPATH": str(Path(manifest.__file__).parents[1])}
+        running.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment))
+        assert running[-1].stdout.readline() == b"held\n"
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def test_one_run_at_a_time(folder, hold, capsys):
+    process = hold()
+    for part in ("", "1/2"):
+        with pytest.raises(errors.TryAgain, match="another run"), locked("out", part, wait=False):
+            pass
+    release = threading.Timer(0.3, process.kill)
+    release.start()
+    with locked("out") as waited:
+        assert waited
+    release.join()
+    assert capsys.readouterr().err.count("another run is at work there") == 1
+    with locked("out") as waited:
+        assert not waited
+    assert not (folder / "out" / LOCK).exists()
+
+
+def test_parts_go_side_by_side_but_not_the_same_twice(folder, hold):
+    hold("1/2")
+    for part, free in {"2/2": True, "1/2": False, "": False}.items():
+        if free:
+            with locked("out", part, wait=False):
+                assert (folder / "out" / LOCK).exists()
+        else:
+            with pytest.raises(errors.TryAgain), locked("out", part, wait=False):
+                pass
+    assert (folder / "out" / LOCK).exists(), "it is still held"
+
+
+def test_a_folder_of_which_nothing_came_goes_again(folder):
+    with locked("new"):
+        assert (folder / "new").is_dir()
+    assert not (folder / "new").exists() and (folder / "out").exists()
+    (folder / "file").write_bytes(b"")
+    with pytest.raises(errors.CannotCreate), locked("file/new"):
+        pass

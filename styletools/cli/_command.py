@@ -86,7 +86,7 @@ def _run(name: str, click_main, args=None, **unused) -> None:
         _end_by(signal.SIGPIPE)
     except (KeyboardInterrupt, click.Abort):
         _end_by(signal.SIGINT)
-    except _Signalled as error:
+    except Signalled as error:
         _end_by(error.number)
     except errors.StyletoolsError as error:
         status = report(error)
@@ -138,15 +138,35 @@ def report(error: errors.StyletoolsError, record: str = "") -> int:
     return error.status
 
 
-class _Signalled(BaseException):
+class Signalled(BaseException):
     """SIGTERM or SIGINT arrived. (click answers KeyboardInterrupt with an empty line.)"""
 
     def __init__(self, number: int):
         self.number = number
 
 
+_pending: list[int] = []  # the SIGTERM that waits for the end of `finishing`
+_held = False
+
+
+@contextlib.contextmanager
+def finishing():
+    """Let the block end before a SIGTERM that arrives meanwhile is answered; a second one does not wait."""
+    global _held
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
+        if _pending:
+            raise Signalled(_pending.pop())
+
+
 def _on_signal(number, frame):
-    raise _Signalled(number)
+    if _held and number == signal.SIGTERM and not _pending:
+        _pending.append(number)
+        return
+    raise Signalled(number)
 
 
 def _end_by(number: int) -> None:

@@ -12,6 +12,7 @@ import itertools
 import os
 import queue
 import re
+import signal
 import sys
 import threading
 from collections import deque
@@ -38,6 +39,11 @@ class Source:
     def label(self) -> str:
         """What messages call it."""
         return "<stdin>" if self.path == STDIN else self.path
+
+    @property
+    def name(self) -> str:
+        """What it is called below its folder, wherever that is."""
+        return os.path.relpath(self.path, self.root) if self.root else os.path.basename(self.path)
 
 
 # ---- what to read ----------------------------------------------------------------------------------------
@@ -300,6 +306,8 @@ def _same_file(path: str, source: Source) -> bool:
         return False
 
 
+_BURST = 64  # items handed to one `stream` at most: in between, signals are answered
+_SMALL = 32 << 20  # bytes of a file that may be read whole, ahead of those before it
 _READ_ONLY = {".gif"}  # 256 colours would spoil a painting
 
 
@@ -364,7 +372,7 @@ class Deferred:
 
 
 def run(
-    sources: Iterable[Source],
+    sources: Iterable[Source | None],
     target: Target,
     function: "Callable[[Any], Any] | Deferred",
     *,
@@ -378,7 +386,8 @@ def run(
 ) -> int:
     """Bring every record of `sources` through `function` to `target`; return the exit status.
 
-    function: record to record, or None for no result; what making a `Deferred` one raises ends the work.
+    sources: a None among them is a pause, in which what is under way is finished. function: record to record, or None
+    for no result; it may have a method `stream` (see `_computed`). What making a `Deferred` one raises ends the work.
     Reading goes on in a thread; results for a folder are written by `jobs` threads, results for a stream by this
     one, each flushed before the next record is awaited. A failure is reported and the work goes on; damage in
     a pipe ends it, since the records after it are lost. The status is 0, 1 when some failed, or the failure's
@@ -398,6 +407,11 @@ def run(
         statuses.append(_command.report(_command.as_styletools_error(error), item.label))
         if fail_fast or item.fatal:
             raise _Stop
+
+    def wanted(item: _Item) -> bool:
+        """Tell whether what comes of an item is of use. Raises UsageError for a source that must not be read."""
+        target.refuse(item.source)
+        return work is None or work.source is not item.source or not work.lost
 
     def settle(limit: int) -> None:
         """Wait until at most `limit` files are being written."""
@@ -434,9 +448,15 @@ def run(
                 good -= of.parts if of.lost else 0
         tell(of)
 
-    with _Ahead(_read(sources, from_format, limits), 2 * jobs) as items:
+    # Where names still come, nothing may wait for the next.
+    reading = _read_several if total is not None and jobs > 1 else _read
+    with _Ahead(reading(sources, from_format, limits, jobs), 2 * jobs) as items:
         try:
-            for item in items:
+            each = _finished(items) if target.kind != "stream" else items
+            for item, result in _computed(each, items.waiting, function, wanted):
+                if item is None:
+                    settle(0)
+                    continue
                 if work is None or work.ended:
                     several = work is not None
                     work = _Work(item.source)
@@ -446,14 +466,12 @@ def run(
                     continue
                 if work.lost:
                     continue
-                target.refuse(item.source)
-                if isinstance(function, Deferred) and not item.error:
-                    function = function.make()
                 try:
                     if item.error:
                         work.lost = item.record is None
                         raise item.error
-                    result = function(item.record)
+                    if isinstance(result, Exception):
+                        raise result
                     found = "tar" if item.member else item.record.meta.get("format")
                     if result is None:
                         good += 1
@@ -487,7 +505,10 @@ def run(
         except _Stop:
             if target.kind == "folder":
                 target.end_parts(whole=False)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, _command.Signalled) and error.number == signal.SIGTERM:
+                with contextlib.suppress(_Stop):
+                    settle(0)
             pool.shutdown(wait=False, cancel_futures=True)
             target.abandon()
             raise
@@ -503,6 +524,62 @@ def run(
     if statuses and not several and item.fatal:
         return statuses[-1]
     return 1 if statuses else 0
+
+
+def _computed(
+    items: Iterable, waiting: Callable[[], Iterator], function: Any, wanted: Callable[[_Item], bool]
+) -> Iterator[tuple[_Item | None, Any]]:
+    """Yield every item in its order, with what `function` makes of its record, or the exception that this raised.
+
+    items: awaited one by one; waiting: those that are there already. A function that can work on several records at
+    once has a method `stream`, from an iterator of records, which ends where one would have to be awaited, to one of
+    results and exceptions in their order.
+    """
+
+    def is_work(item: _Item | None) -> bool:
+        return item is not None and not item.is_end and wanted(item) and not item.error
+
+    for first in items:
+        result = None
+        if is_work(first):
+            if isinstance(function, Deferred):
+                function = function.make()
+            if hasattr(function, "stream"):
+                yield from _streamed(first, itertools.islice(waiting(), _BURST), function, is_work)
+                continue
+            try:
+                result = function(first.record)
+            except Exception as error:
+                result = error
+        yield first, result
+
+
+def _streamed(
+    first: _Item, others: Iterable, function: Any, is_work: Callable[[_Item | None], bool]
+) -> Iterator[tuple[_Item | None, Any]]:
+    """Do what `_computed` does for items that are there, by a function that takes several at once."""
+    taken: deque[tuple[_Item | None, bool]] = deque([(first, True)])
+
+    def records() -> Iterator:
+        yield first.record
+        for item in others:
+            taken.append((item, is_work(item)))
+            if taken[-1][1]:
+                yield item.record
+
+    for result in function.stream(records()):
+        while not taken[0][1]:
+            yield taken.popleft()[0], None
+        yield taken.popleft()[0], result
+    for item, _ in taken:
+        yield item, None
+
+
+def _finished(items: Iterable) -> Iterator:
+    """Yield items; what is done with each of them is finished before SIGTERM ends the work."""
+    for item in items:
+        with _command.finishing():
+            yield item
 
 
 def gather(
@@ -538,9 +615,40 @@ def gather(
     return progress.done
 
 
-def _read(sources: Iterable[Source], from_format: str | None, limits: streams.Limits) -> Iterator[_Item]:
+def _read_several(
+    sources: Iterable[Source], from_format: str | None, limits: streams.Limits, jobs: int
+) -> Iterator[_Item | None]:
+    """Yield what `_read` does; several files are read at once, by `jobs` threads, unless they may hold much."""
+    reading: deque[Future] = deque()
+    with ThreadPoolExecutor(jobs) as pool:
+        for source in sources:
+            small = _is_small(source)
+            if small:
+                reading.append(pool.submit(list, _read([source], from_format, limits)))
+            while len(reading) > (jobs if small else 0):
+                yield from reading.popleft().result()
+            if not small:
+                yield from _read([source], from_format, limits)
+        while reading:
+            yield from reading.popleft().result()
+
+
+def _is_small(source: Source) -> bool:
+    """Tell whether all records of a file may be in memory at once: that of a format that holds one picture."""
+    found = streams.by_extension(os.path.splitext(source.path)[1]) if source.path != STDIN else None
+    with contextlib.suppress(OSError):
+        return found in ("jpeg", "png", "webp") and os.path.getsize(source.path) < _SMALL
+    return False
+
+
+def _read(
+    sources: Iterable[Source | None], from_format: str | None, limits: streams.Limits, jobs: int = 1
+) -> Iterator[_Item | None]:
     """Yield the records of all sources in order, errors in their places, and after each source its end."""
     for source in sources:
+        if source is None:
+            yield None
+            continue
         pipe = source.path == STDIN
         try:
             if pipe and files.is_terminal(sys.stdin):
@@ -607,6 +715,11 @@ class _Ahead:
             self._put(("end", None))
         except BaseException as error:
             self._put(("error", error))
+
+    def waiting(self) -> Iterator:
+        """Yield the items that need not be awaited."""
+        while self._ready.queue and self._ready.queue[0][0] == "item":
+            yield self._ready.get()[1]
 
     def __iter__(self):
         while True:

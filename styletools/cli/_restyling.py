@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from styletools import errors, methods, modelfile, streams
+from styletools import errors, files, methods, modelfile, streams
 from styletools.cli import _models, _options
 from styletools.engine import styles
 
@@ -87,6 +87,12 @@ class Choice:
         if self.direction:  # so that results of models that have none stay current
             told["direction"] = self.direction
         return told
+
+    def files(self) -> list[str]:
+        """Return the files that the result depends on, beside the picture; those that a pipe was read into are none."""
+        named = [self.path, *(style.path for style in self.styles if style.path != self.path), self.mask]
+        told = [os.fspath(path) for path in named if path]
+        return [path for path in dict.fromkeys(told) if not files.is_temporary(path)]
 
     @property
     def _made_for(self) -> dict[str, Any]:

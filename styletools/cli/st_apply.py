@@ -1,15 +1,11 @@
 """st-apply: restyle pictures."""
 
-import os
-import sys
-
 import click
 
 from styletools import errors, log, streams
-from styletools.cli import _options, _restyling
+from styletools.cli import _folder, _options, _restyling
 from styletools.cli._command import command
 from styletools.cli._loop import STDIN, Deferred, Target, find_sources, run
-from styletools.manifest import Manifest
 
 ENGINES = ("auto", "torch", "graph")
 
@@ -26,12 +22,19 @@ ENGINES = ("auto", "torch", "graph")
 @_options.file_list
 @click.option("-f", "--force", is_flag=True, help="Into a folder: make again what is up to date, too.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print INPUT<TAB>OUTPUT of what would be made, and make nothing.")
+@click.option("--check", is_flag=True, help="Exit with 1 if a folder is not up to date, saying by how much.")
+@click.option("--prune", is_flag=True, help="Remove results from a folder that have lost their inputs.")
+@click.option("--watch", is_flag=True, help="Stay, and restyle what arrives in folders.")
+@click.option("--shard", metavar="I/N", type=_folder.Shard(), help="Do the I-th of N parts of the work: 1/8 ... 8/8.")
+@click.option("--no-wait", is_flag=True, help="Exit with 75 where another run is at work in the folder.")
+@click.option("-MD", "dependencies", metavar="FILE", type=click.Path(dir_okay=False, readable=False),
+              help="Write rules for make into FILE: what each result depends on.")
 @click.option("--quality", metavar="N", type=click.IntRange(1, 100), help="Quality of JPEG and WebP (95).")
 @_options.max_pixels
 @_options.fail_fast
 def main(
-    inputs, output, from_format, to_format, device, engine, precise, jobs, files_from, null, force, dry_run, quality,
-    max_pixels, fail_fast, **look,
+    inputs, output, from_format, to_format, device, engine, precise, jobs, files_from, null, force, dry_run, check,
+    prune, watch, shard, no_wait, dependencies, quality, max_pixels, fail_fast, **look,
 ):  # fmt: skip
     """Restyle pictures: files, folders (the tree is kept, what is up to date is passed over), pipes, tar archives.
 
@@ -41,58 +44,49 @@ def main(
     if STDIN in [*inputs, files_from or not inputs and STDIN]:
         _restyling.check_standard_input(choice)
     target = Target(output, to_format, quality=quality)
+    wanted = _folder.Wanted(force, dry_run, check, prune, watch, shard, no_wait, dependencies)
+    _folder.check_use(wanted, target, inputs, files_from)
     target.check()
 
-    sources = find_sources(inputs, files_from, null, target)
-    total, manifest = None, None
-    if files_from != STDIN:
-        sources = list(sources)
-        total = len(sources) if all(source.path != STDIN for source in sources) else None
-        _check_one_file(target, sources)
-        for source in sources if target.kind == "folder" else ():
+    def find():
+        found = find_sources(inputs, files_from, null, target)
+        if files_from == STDIN or watch:
+            return found
+        found = list(found)
+        _check_one_file(target, found)
+        for source in found if target.kind == "folder" else ():
             target.claim(source)
+        return found
+
+    limits = streams.Limits(max_pixels=max_pixels)
+    restyler = Deferred(lambda: _set_up(choice, device, limits, engine, precise, target.kind == "stream"))
+
+    def work(sources, finished=None, total=None):
+        return run(
+            sources, target, restyler.make() if watch else restyler, from_format=from_format, max_pixels=max_pixels,
+            jobs=jobs, fail_fast=fail_fast, total=total, finished=finished,
+        )  # fmt: skip
+
     if target.kind == "folder":
         recipe = choice.recipe() | {"quality": quality, "from": from_format, "to": to_format}
-        manifest = Manifest(target.path, recipe)
-        if not force and files_from != STDIN:
-            found = len(sources)
-            sources = [s for s in sources if s.path == STDIN or not manifest.is_current(s.path, target.file_for(s))]
-            total = total and len(sources)
-            if not sources:
-                log.info("nothing to do: " + (f"all {found} are up to date" if found else "no pictures there"))
-                return 0
-    if dry_run:
-        for number, source in enumerate(sources):
-            made = target.path if target.kind == "stream" else target.file_for(source, number if not manifest else 0)
-            sys.stdout.buffer.write(os.fsencode(f"{source.label}\t{made}\n"))
-        return 0
-    limits = streams.Limits(max_pixels=max_pixels)
-    restyler = Deferred(lambda: _set_up(choice, device, limits, engine, precise))
-    keys = {}
-
-    def about_to_be_read():
-        for source in sources:
-            if manifest and source.path != STDIN:
-                keys[source] = manifest.key(source.path)
-            yield source
-
-    def finished(source, made):
-        if source in keys:
-            manifest.note(target.file_for(source), made, keys.pop(source))
-
-    return run(
-        about_to_be_read(), target, restyler, from_format=from_format, max_pixels=max_pixels, jobs=jobs,
-        fail_fast=fail_fast, total=total, finished=finished,
-    )  # fmt: skip
+        if precise:
+            recipe["precise"] = True  # so that results without it stay current
+        return _folder.bring_up_to_date(target, find, work, recipe, wanted, inputs=inputs, needed=choice.files())
+    return _folder.make_files(target, find(), work, wanted, needed=choice.files())
 
 
-def _set_up(choice, device, limits, engine, precise):
-    """Return what restyles a picture, by the engine that was asked for."""
+def _set_up(choice, device, limits, engine, precise, adapts):
+    """Return what restyles a picture, by the engine that was asked for.
+
+    adapts: whether what came before may make a difference, if only of a level here and there, for speed.
+    """
     if engine != "torch":
         from styletools.engine import graph
 
         try:
-            return choice.set_up_graph(device, limits, precise=precise)
+            restyler = choice.set_up_graph(device, limits, precise=precise)
+            restyler.graph.adapts = adapts
+            return restyler
         except graph.NotPossible as why:
             if engine == "graph":
                 raise errors.Unavailable(f"--engine graph: {why}") from why
