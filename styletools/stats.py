@@ -5,14 +5,44 @@ E[f fᵀ] and the mean add up linearly over images and weights, which covariance
 so these two are what is stored and merged, and the others are derived on use.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 EPS = 1e-5
+
+_take: ContextVar[Callable[[Tensor, str], tuple[Tensor, Tensor]] | None] = ContextVar("take", default=None)
+
+
+@contextlib.contextmanager
+def taken_by(take: Callable[[Tensor, str], tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """For as long as this lasts, statistics over pixels are what `take(features, kind)` says that they are.
+
+    It is for pictures of which only a part is at hand, holds for this thread, and without gradients only. features:
+    (..., C, H, W). kind: "norm" of normalisation layers, or "variance", for the mean and the biased variance, (..., C)
+    each; "covariance" for the mean, and (..., C, C).
+    """
+    token = _take.set(take)
+    try:
+        yield
+    finally:
+        _take.reset(token)
+
+
+def are_taken() -> bool:
+    """Tell whether statistics come from somewhere else at present."""
+    return _take.get() is not None
+
+
+def taken(features: Tensor, kind: str) -> tuple[Tensor, Tensor] | None:
+    """Return the statistics of what is larger than these features, as `taken_by` says; None: these are all."""
+    take = _take.get()
+    return take(features, kind) if take is not None and not torch.is_grad_enabled() else None
 
 
 def _flat(features: Tensor) -> Tensor:
@@ -23,11 +53,15 @@ def _flat(features: Tensor) -> Tensor:
 
 def mean(features: Tensor) -> Tensor:
     """Return the mean over pixels: (..., C, H, W) → (..., C)."""
+    if (known := taken(features, "variance")) is not None:
+        return known[0]
     return _flat(features).mean(-1)
 
 
 def moment(features: Tensor) -> Tensor:
     """Return the raw second moment, F Fᵀ / (H·W): (..., C, H, W) → (..., C, C)."""
+    if (known := taken(features, "covariance")) is not None:
+        return known[1] + known[0][..., :, None] * known[0][..., None, :]
     return _product(_flat(features))
 
 
@@ -52,6 +86,8 @@ def mean_std(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
     The variance is the biased one (divided by H·W); `eps` under the root keeps the gradient bounded where
     a channel is constant.
     """
+    if (known := taken(features, "variance")) is not None:
+        return known[0], (known[1] + eps).sqrt()
     return _MeanStd.apply(features.flatten(-2), eps)
 
 
@@ -79,8 +115,16 @@ class _MeanStd(torch.autograd.Function):
 
 def covariance(features: Tensor) -> Tensor:
     """Return the biased covariance over pixels, divided by H·W: (..., C, H, W) → (..., C, C)."""
+    return mean_covariance(features)[1]
+
+
+def mean_covariance(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the biased covariance over pixels: (..., C, H, W) → (..., C), (..., C, C)."""
+    if (known := taken(features, "covariance")) is not None:
+        return known
     flat = _flat(features)
-    return _product(flat - flat.mean(-1, keepdim=True))
+    average = flat.mean(-1)
+    return average, _product(flat - average[..., None])
 
 
 def gram_from_moment(second: Tensor) -> Tensor:
@@ -152,9 +196,10 @@ def whiten(features: Tensor) -> Tensor:
     Directions in which there is (nearly) nothing, as in constant pictures or with fewer pixels than channels, stay
     (nearly) nothing. Paper: arXiv:1705.08086.
     """
-    flat = features.flatten(-2).double()
-    centred = flat - flat.mean(-1, keepdim=True)
-    return (symmetric_power(covariance(features.double()), -0.5) @ centred).view(features.shape)
+    wide = features.double()
+    average, spread = mean_covariance(wide)
+    centred = wide.flatten(-2) - average[..., None]
+    return (symmetric_power(spread, -0.5) @ centred).view(features.shape)
 
 
 def colour(whitened: Tensor, average: Tensor, second: Tensor) -> Tensor:
@@ -203,13 +248,15 @@ def match_covariance(image: Tensor, reference: Tensor) -> Tensor:
     The symmetric (Monge-Kantorovich) map, which turns colours the least; as in arXiv:1606.05897, but applied to
     the result, so that it serves styles of which only a record is at hand. Values may leave [0, 1].
     """
-    source, target = image[0].flatten(1).double(), reference[0].flatten(1).double()
-    source_mean, target_mean = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    source = image[0].double()
+    source_mean, source_spread = mean_covariance(source)
+    target_mean, target_spread = mean_covariance(reference[0].double())
     eye = 1e-6 * torch.eye(3, dtype=torch.float64, device=image.device)
-    source_root = _root(covariance(source[:, :, None]) + eye)
+    source_root = _root(source_spread + eye)
     inverse = torch.linalg.inv(source_root)
-    mapping = inverse @ _root(source_root @ (covariance(target[:, :, None]) + eye) @ source_root) @ inverse
-    return (mapping @ (source - source_mean) + target_mean).to(image.dtype).view_as(image)
+    mapping = inverse @ _root(source_root @ (target_spread + eye) @ source_root) @ inverse
+    mapped = mapping @ (source.flatten(1) - source_mean[:, None]) + target_mean[:, None]
+    return mapped.to(image.dtype).view_as(image)
 
 
 def _root(matrix: Tensor) -> Tensor:

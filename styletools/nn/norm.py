@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from styletools import stats
+
 _replace: ContextVar[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None] = ContextVar("replace", default=None)
 
 
 @contextlib.contextmanager
-def replaced(replace: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Iterator[None]:
+def replaced(replace: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None) -> Iterator[None]:
     """For as long as this lasts, normalise with what `replace` makes of each mean and variance, layer after layer.
 
     Both are float32 (N, C, 1, 1). It is for the frames of a film and holds for this thread, and without gradients only.
@@ -24,6 +26,11 @@ def replaced(replace: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Iter
         _replace.reset(token)
 
 
+def replacement() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """Return what statistics are replaced by at present."""
+    return _replace.get()
+
+
 def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     """Bring each channel of each image to mean 0 and variance 1 over its pixels (biased variance).
 
@@ -31,7 +38,7 @@ def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     Paper: arXiv:1607.08022 (Ulyanov et al., 2016)
     """
     with torch.autocast(x.device.type, enabled=False):
-        if _replace.get() is not None and not torch.is_grad_enabled():
+        if (_replace.get() is not None or stats.are_taken()) and not torch.is_grad_enabled():
             zero = x.new_zeros(1, x.shape[1], dtype=torch.float32)
             return _normalize(x, zero, zero, eps)[0]
         return F.instance_norm(x.float(), eps=eps).to(x.dtype)
@@ -59,10 +66,15 @@ def conditional_instance_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: floa
 def _normalize(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the result, and in float32 the centred input and the inverse deviation."""
     y = x.float()
-    # Twice faster than var_mean, which torch does not vectorise for channels-last tensors.
-    mean = y.mean((2, 3), keepdim=True)
-    centred = y - mean
-    variance = (centred * centred).mean((2, 3), keepdim=True)
+    known = stats.taken(y, "norm")
+    if known is not None:
+        mean, variance = (value[:, :, None, None] for value in known)
+        centred = y - mean
+    else:
+        # Twice faster than var_mean, which torch does not vectorise for channels-last tensors.
+        mean = y.mean((2, 3), keepdim=True)
+        centred = y - mean
+        variance = (centred * centred).mean((2, 3), keepdim=True)
     replace = _replace.get()
     other = mean
     if replace is not None and not torch.is_grad_enabled():
