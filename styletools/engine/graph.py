@@ -126,6 +126,7 @@ class Graph:
         self.shapes = {key: tuple(shape) for key, shape in json.loads(self.metadata["shapes"]).items()}
         self.half = not precise and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._requests: dict[tuple, openvino.InferRequest] = {}
+        self.adapts = True  # whether pictures of one size in a row become faster, and some values another level
         self._repeated = (0, 0, 0)  # height, width and number of the last pictures
 
     def encode(self, levels: np.ndarray) -> dict[str, np.ndarray]:
@@ -141,7 +142,7 @@ class Graph:
         size, kind = picture.shape[:2], "bytes" if picture.dtype == np.uint8 else "levels"
         count = self._repeated[2] + 1 if self._repeated[:2] == size else 1
         self._repeated = (*size, count)
-        request = self._request(kind, self.half and not precise, size if count > SAME else None)
+        request = self._request(kind, self.half and not precise, size if self.adapts and count > SAME else None)
         return request.infer({"image": picture[None], **style}, share_inputs=True, share_outputs=True)["picture"][0]
 
     def _request(self, kind: str, half: bool = False, size: tuple[int, int] | None = None) -> openvino.InferRequest:
