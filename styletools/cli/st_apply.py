@@ -91,7 +91,9 @@ def _set_up(choice, device, limits, engine, precise, adapts):
             if engine == "graph":
                 raise errors.Unavailable(f"--engine graph: {why}") from why
             log.info(f"restyled by torch: {why}")
-    return choice.set_up(device, limits)[0]
+    from styletools.engine import pipeline
+
+    return pipeline.around(choice.set_up(device, limits)[0], precise=precise, adapts=adapts)
 
 
 def _check_one_file(target, sources) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -550,3 +551,80 @@ def test_frames_that_are_left_out_are_told(call, folder):
     status, out, err = call("st-cat", "-c", "a.gif")
     assert (status, out.split()) == (0, [b"1"])
     assert err == "st-cat: warning: a.gif: only the first of its 3 frames is read\n"
+
+
+# ---- several records at once -----------------------------------------------------------------------------
+
+
+class Streaming:
+    """What can work on several records at once: the negative of each, behind by up to `behind` records."""
+
+    def __init__(self, behind=2, fails=()):
+        self.behind, self.fails, self.bursts = behind, fails, []
+
+    def __call__(self, image):
+        raise AssertionError("records go to `stream`")
+
+    def stream(self, records):
+        self.bursts.append(0)
+        pending = []
+        for record in records:
+            self.bursts[-1] += 1
+            time.sleep(0.02)  # so that others come to wait
+            pending.append(errors.DataError("no luck") if record.index in self.fails else negative(record))
+            if len(pending) > self.behind:
+                yield pending.pop(0)
+        yield from pending
+
+
+def test_records_that_wait_are_computed_together_and_keep_their_order(folder, picture, capsys):
+    for number in range(9):
+        picture(f"in/{number}.png", seed=number)
+    (folder / "in/4.png").write_bytes(b"broken")
+    function, told = Streaming(), []
+    target = Target("out/", None)
+    assert run(find_sources(["in"]), target, function, jobs=4, finished=lambda s, made: told.append(s.path)) == 1
+    assert sum(function.bursts) == 8 and max(function.bursts) > 2
+    assert "in/4.png" in capsys.readouterr().err
+    assert told == [f"in/{number}.png" for number in range(9) if number != 4]
+    for number in set(range(9)) - {4}:
+        assert (read(f"out/{number}.png") == 255 - read(f"in/{number}.png")).all()
+
+
+def test_one_of_several_at_once_fails_alone(folder, capsys):
+    frames = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+    (folder / "in.ppm").write_bytes(b"".join(b"P6 4 5 255\n" + frame.tobytes() for frame in frames))
+    assert run(find_sources(["in.ppm"]), Target("out.ppm", None), Streaming(fails={2}), jobs=8) == 1
+    assert "in.ppm: record 3: no luck" in capsys.readouterr().err
+    with open("out.ppm", "rb") as out:
+        made = [record.array for record in streams.read(out)]
+    assert (np.stack(made) == 255 - np.delete(frames, 2, 0)).all()
+    assert run(find_sources(["in.ppm"]), Target("out2.ppm", None), Streaming(fails={2}), fail_fast=True) == 1
+
+
+def test_no_result_waits_for_a_record_that_is_not_there(folder):
+    """The reader gives the next frame only once the one before has come out."""
+    read_end, write_end = os.pipe()
+    frame = b"P6 4 5 255\n" + bytes(60)
+
+    class Out(Target):
+        def write_stream(self, record, name, found):
+            super().write_stream(record, name, found)
+            if record.index < 4:
+                os.write(write_end, frame)
+            else:
+                os.close(write_end)
+
+    os.write(write_end, frame)
+    function = Streaming(behind=3)
+    with open(read_end, "rb", buffering=0) as source:
+        os.mkfifo("fifo")
+        threading.Thread(target=lambda: _copy(source, "fifo"), daemon=True).start()
+        assert run(find_sources(["fifo"]), Out("out.ppm", None), function) == 0
+    assert function.bursts == [1] * 5
+
+
+def _copy(source, name):
+    with open(name, "wb", buffering=0) as fifo:
+        while block := source.read(65536):
+            fifo.write(block)
