@@ -114,11 +114,16 @@ class Writer:
         """Return the bytes of one record."""
         raise NotImplementedError
 
+    def pieces(self, record: "Image | Tensors") -> Iterator[Any]:
+        """Yield the same piece by piece, for records that are large."""
+        yield self.encode(record)
+
     def write(self, record: "Image | Tensors") -> None:
         """Write one record and flush it. CannotCreate where the format holds one record only."""
         if self.count and not self.streams:
             raise errors.CannotCreate(f"{self.name} holds one picture; write several into a folder, or as png or tar")
-        self.put(self.encode(record))
+        for piece in self.pieces(record):
+            self.put(piece)
         self.count += 1
 
     def put(self, data: Any) -> None:
@@ -351,6 +356,6 @@ def first_image(source: BinaryIO, name: str, limits: Limits | None = None) -> Im
 
 def __getattr__(name: str):
     # What works on pixels needs numpy, which this module must not import before it is used.
-    if name in ("to_rgb", "flat_rgb", "to_8bit", "to_16bit", "over_white"):
+    if name in ("to_rgb", "flat_rgb", "to_8bit", "to_16bit", "over_white", "Rows", "release"):
         return getattr(importlib.import_module(f"{__name__}._pixels"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

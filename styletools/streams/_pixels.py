@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import io
+import math
+import mmap
 import struct
 import warnings
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import PIL.Image
 
-from styletools import errors
+from styletools import errors, files
 from styletools.streams import Image
 
 # Pillow warns of oddities on standard error, where only our own lines belong.
@@ -18,6 +20,52 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _ORIENTATION = 0x0112
+LARGE = 1 << 28  # bytes of a picture from which its pixels are kept in a file, which memory shows a part of
+STRIP = 256  # rows of a large picture that are worked on at once
+
+
+class Rows:
+    """The pixels of a picture, (H, W, C), as they come from top to bottom; those of a large one are kept in a file."""
+
+    def __init__(self, shape: tuple[int, int, int], kind: np.dtype | type):
+        self._shape, self._kind, self.count = shape, np.dtype(kind), 0
+        self._size = math.prod(shape) * self._kind.itemsize
+        self._file = files.scratch() if self._size > LARGE else None
+        self._array = np.empty(shape, kind) if self._file is None else None
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take the next rows. Raises TryAgain where the disk has no room for them."""
+        if self._file is None:
+            self._array[self.count : self.count + len(rows)] = rows
+        else:
+            try:
+                self._file.write(np.ascontiguousarray(rows, self._kind))
+            except OSError as error:
+                raise files.no_room(error, self._size) from error
+        self.count += len(rows)
+
+    def picture(self) -> np.ndarray:
+        """Return the whole. ValueError while rows are missing."""
+        if self.count != self._shape[0]:
+            raise ValueError(f"{self.count} of {self._shape[0]} rows")
+        if self._file is None:
+            return self._array
+        self._file.flush()
+        return np.memmap(self._file, self._kind, "r+", shape=self._shape)
+
+
+def release(array: np.ndarray) -> None:
+    """Take what is shown of a file out of the memory again: it is there when it is looked at next."""
+    shown = getattr(array, "_mmap", None)
+    if shown is not None and hasattr(mmap, "MADV_DONTNEED"):
+        shown.madvise(mmap.MADV_DONTNEED)
+
+
+def strips(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield a picture in parts from top to bottom, which are gone from the memory after their use."""
+    for top in range(0, len(array), STRIP):
+        yield array[top : top + STRIP]
+        release(array)
 
 
 def check(image: Image) -> np.ndarray:
@@ -133,8 +181,14 @@ def from_pillow(picture: PIL.Image.Image) -> np.ndarray:
         picture = picture.convert("L" if mode == "1" else "LA")
     elif mode not in MODES.values():
         picture = picture.convert("RGBA" if mode == "RGBa" else "RGB")
-    array = np.array(picture)
-    return array if array.ndim == 3 else array[:, :, None]
+    (width, height), channels = picture.size, len(picture.getbands())
+    if width * height * channels <= LARGE:
+        return np.array(picture).reshape(height, width, channels)
+    rows = Rows((height, width, channels), np.uint8)
+    for top in range(0, height, STRIP):  # Pillow hands over copies, several at once
+        strip = picture.crop((0, top, width, min(top + STRIP, height)))
+        rows.add(np.asarray(strip).reshape(-1, width, channels))
+    return rows.picture()
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -145,7 +199,12 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
         array = array[::-1]
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
-    return np.ascontiguousarray(array)
+    if array.nbytes <= LARGE:
+        return np.ascontiguousarray(array)
+    rows = Rows(array.shape, array.dtype)
+    for strip in strips(array):
+        rows.add(strip)
+    return rows.picture()
 
 
 def take_orientation(exif: bytes) -> tuple[bytes, int]:
@@ -203,7 +262,12 @@ def pillow_options(image: Image, channels: int) -> dict:
 def to_pillow(array: np.ndarray) -> PIL.Image.Image:
     """Return 8-bit pixels as a Pillow picture."""
     flat = array[:, :, 0] if array.shape[2] == 1 else array
-    return PIL.Image.fromarray(np.ascontiguousarray(flat))
+    if flat.nbytes <= LARGE:
+        return PIL.Image.fromarray(np.ascontiguousarray(flat))
+    picture = PIL.Image.new(MODES[array.shape[2]], flat.shape[1::-1])
+    for number, strip in enumerate(strips(flat)):
+        picture.paste(PIL.Image.fromarray(np.ascontiguousarray(strip)), (0, number * STRIP))
+    return picture
 
 
 def cmyk_to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:

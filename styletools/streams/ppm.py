@@ -61,6 +61,8 @@ def _read_one(reader, limits) -> Image:
         samples = np.unpackbits(packed, axis=1)[:, :width]
     elif kind < 4:
         samples = _plain(reader, width * height * channels, bitmap)
+    elif width * height * channels * (1 if maximum < 256 else 2) > _pixels.LARGE:
+        return Image(_large(reader, (height, width, channels), maximum))
     else:
         size = width * height * channels
         samples = np.frombuffer(reader.take(size * (1 if maximum < 256 else 2)), np.uint8 if maximum < 256 else ">u2")
@@ -68,6 +70,18 @@ def _read_one(reader, limits) -> Image:
     if bitmap:
         return Image((1 - array) * np.uint8(255))  # in a bitmap, 1 is ink
     return Image(_pixels.full_range(array, maximum))
+
+
+def _large(reader, shape: tuple[int, int, int], maximum: int) -> np.ndarray:
+    """Read raw samples strip by strip."""
+    height, width, channels = shape
+    kind = np.dtype(np.uint8 if maximum < 256 else ">u2")
+    rows = _pixels.Rows(shape, np.uint8 if maximum < 256 else np.uint16)
+    while rows.count < height:
+        count = min(_pixels.STRIP, height - rows.count)
+        strip = np.frombuffer(reader.take(count * width * channels * kind.itemsize, "ppm"), kind)
+        rows.add(_pixels.full_range(strip.reshape(count, width, channels), maximum))
+    return rows.picture()
 
 
 def _plain(reader, count: int, bitmap: bool) -> np.ndarray:
@@ -123,8 +137,13 @@ class Writer(_Writer):
 
     def encode(self, record):
         """Return the header and the samples of one picture."""
+        return b"".join(self.pieces(record))
+
+    def pieces(self, record):
+        """Yield the header, then the samples."""
         array = _pixels.opaque(self, _pixels.check(record))
         height, width, channels = array.shape
         deep = array.dtype == np.uint16
-        header = b"P%d\n%d %d\n%d\n" % (6 if channels == 3 else 5, width, height, 65535 if deep else 255)
-        return header + (array.astype(">u2") if deep else array).tobytes()
+        yield b"P%d\n%d %d\n%d\n" % (6 if channels == 3 else 5, width, height, 65535 if deep else 255)
+        for strip in _pixels.strips(array) if array.nbytes > _pixels.LARGE else [array]:
+            yield (strip.astype(">u2") if deep else strip).tobytes()
