@@ -161,6 +161,8 @@ class Target:
             existing = os.path.dirname(existing)
         if not os.path.isdir(existing):
             raise errors.CannotCreate(f"{self.path}: {existing} is not a directory")
+        if os.statvfs(existing).f_flag & os.ST_RDONLY:
+            raise errors.CannotCreate(f"{self.path}: read-only file system")
         if not os.access(existing, os.W_OK | os.X_OK):
             raise errors.NotPermitted(f"{self.path}: permission denied")
 
@@ -508,6 +510,9 @@ def run(
         except BaseException as error:
             if isinstance(error, _command.Signalled) and error.number == signal.SIGTERM:
                 with contextlib.suppress(_Stop):
+                    following = next(items.waiting(), None)
+                    if work and following and following.is_end:
+                        end(work)
                     settle(0)
             pool.shutdown(wait=False, cancel_futures=True)
             target.abandon()
