@@ -5,6 +5,7 @@
     --from --to         formats in and out                     formats
     --files-from -0     a list of files to read                file_list
     --max-pixels        the largest picture accepted           max_pixels
+    --max-memory        about how much memory to take         max_memory
     --fail-fast         stop at the first failure              fail_fast
     -j --jobs           threads                                jobs
     --device            where to compute                       device
@@ -77,6 +78,27 @@ def file_list(function):
 max_pixels = click.option(
     "--max-pixels", metavar="N", type=Count(), default=536_870_912, show_default=True,
     help="Refuse pictures that claim more pixels than this.",
+)  # fmt: skip
+
+
+class _Bytes(click.ParamType):
+    """A number of bytes: 500M, 2G, 1.5g."""
+
+    name = "bytes"
+
+    def convert(self, value, parameter, context):
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", value, re.IGNORECASE)
+        size = int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else 0
+        if not size:
+            raise errors.UsageError(f"{parameter.opts[0]} {value}: bytes expected, as 500M or 2G")
+        return size
+
+
+max_memory = click.option(
+    "--max-memory", metavar="SIZE", type=_Bytes(), default=0, show_default="half of what is free",
+    help="Take about this much memory (500M, 2G): larger pictures are worked on in tiles, with the same result.",
 )  # fmt: skip
 
 fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first record that fails.")

@@ -99,8 +99,8 @@ class Choice:
         """What style records must fit."""
         return {"size": self.style_size, "method_name": self.method, "model_digest": self.digest}
 
-    def set_up(self, device: str, limits: streams.Limits):
-        """Load all that restyling needs; from here on torch is in memory.
+    def set_up(self, device: str, limits: streams.Limits, memory: int = 0):
+        """Load all that restyling needs; from here on torch is in memory. memory: as a Restyler takes it.
 
         Return an infer.Restyler, and the style records over time as [(seconds, record)], empty without any style.
         """
@@ -111,7 +111,7 @@ class Choice:
         chosen = devices.choose(device)
         devices.seed_everything(self.seed)
         if self.path:
-            method = modelfile.load(self.path, device=chosen)
+            method = modelfile.load(self.path, device=chosen, settings=self.config)
         else:
             config = self.config
             if any(option.name == "seed" for option in methods.describe(self.method).options):
@@ -128,6 +128,7 @@ class Choice:
             mask=infer.to_plane(picture) if picture else None,
             outside=styles.encode(method, self.outside, **self._made_for) if self.outside else None,
             limits=limits,
+            memory=memory,
         )
         return restyler, course
 
@@ -142,6 +143,8 @@ class Choice:
         why = graph.obstacle(device, self.preserve_color or "")
         if not why and not (self.path and methods.describe(self.method).has_graphs):
             why = f"{self.method} has no graph"
+        if not why and self.config:
+            why = "-O takes torch"
         if why:
             raise graph.NotPossible(why)
         picture = streams.open_image(self.mask) if self.mask else None

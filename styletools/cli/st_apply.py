@@ -8,6 +8,7 @@ from styletools.cli._command import command
 from styletools.cli._loop import STDIN, Deferred, Target, find_sources, run
 
 ENGINES = ("auto", "torch", "graph")
+_GRAPH_BYTES = 250  # a pixel, of a picture that is restyled without torch
 
 @command("st-apply")
 @_options.inputs
@@ -31,10 +32,11 @@ ENGINES = ("auto", "torch", "graph")
               help="Write rules for make into FILE: what each result depends on.")
 @click.option("--quality", metavar="N", type=click.IntRange(1, 100), help="Quality of JPEG and WebP (95).")
 @_options.max_pixels
+@_options.max_memory
 @_options.fail_fast
 def main(
     inputs, output, from_format, to_format, device, engine, precise, jobs, files_from, null, force, dry_run, check,
-    prune, watch, shard, no_wait, dependencies, quality, max_pixels, fail_fast, **look,
+    prune, watch, shard, no_wait, dependencies, quality, max_pixels, max_memory, fail_fast, **look,
 ):  # fmt: skip
     """Restyle pictures: files, folders (the tree is kept, what is up to date is passed over), pipes, tar archives.
 
@@ -59,7 +61,7 @@ def main(
         return found
 
     limits = streams.Limits(max_pixels=max_pixels)
-    restyler = Deferred(lambda: _set_up(choice, device, limits, engine, precise, target.kind == "stream"))
+    restyler = Deferred(lambda: _set_up(choice, device, limits, engine, precise, target.kind == "stream", max_memory))
 
     def work(sources, finished=None, total=None):
         return run(
@@ -75,7 +77,7 @@ def main(
     return _folder.make_files(target, find(), work, wanted, needed=choice.files())
 
 
-def _set_up(choice, device, limits, engine, precise, adapts):
+def _set_up(choice, device, limits, engine, precise, adapts, memory):
     """Return what restyles a picture, by the engine that was asked for.
 
     adapts: whether what came before may make a difference, if only of a level here and there, for speed.
@@ -86,14 +88,36 @@ def _set_up(choice, device, limits, engine, precise, adapts):
         try:
             restyler = choice.set_up_graph(device, limits, precise=precise)
             restyler.graph.adapts = adapts
-            return restyler
+            return _Either(restyler, lambda: choice.set_up(device, limits, memory)[0], memory)
         except graph.NotPossible as why:
             if engine == "graph":
                 raise errors.Unavailable(f"--engine graph: {why}") from why
             log.info(f"restyled by torch: {why}")
     from styletools.engine import pipeline
 
-    return pipeline.around(choice.set_up(device, limits)[0], precise=precise, adapts=adapts)
+    return pipeline.around(choice.set_up(device, limits, memory)[0], precise=precise, adapts=adapts)
+
+
+class _Either:
+    """Restyles pictures without torch, and by torch, which can work in tiles, those for which the memory is too small.
+
+    torch: what sets it up. memory: bytes that the process may take; 0: a share of what is free.
+    """
+
+    def __init__(self, graph, torch, memory):
+        self._graph, self._set_up, self._torch, self._memory = graph, torch, None, memory
+
+    def __call__(self, record):
+        from styletools.engine import memory
+
+        if isinstance(record, streams.Image):
+            height, width = streams.scaled(record.array.shape[:2], self._graph.size)
+            if height * width * _GRAPH_BYTES > memory.free(self._memory):
+                if self._torch is None:
+                    log.info("restyled by torch: too large for the memory, but in tiles")
+                    self._torch = self._set_up()
+                return self._torch(record)
+        return self._graph(record)
 
 
 def _check_one_file(target, sources) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from styletools import errors, log, stats, streams
+from styletools.engine import memory as memories
 from styletools.engine import tiles
 from styletools.methods import Method
 
 MINIMUM = 16  # networks are never shown less than this many pixels a side
-SHARE = 0.5  # of the memory that is free, which is taken where no limit is given
 # Bytes a pixel that no network needs, or hardly one: smaller pictures are restyled as they are, without another look.
 PLENTY = 2048
 BESIDE = 40  # bytes a pixel beside those of the network: the picture before and after it, as float32
@@ -229,7 +228,7 @@ class Restyler:
         if device.type == "cuda":
             free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
             return 0.8 * (free - torch.cuda.memory_allocated(device))
-        return self.memory - resident() if self.memory else SHARE * available()
+        return memories.free(self.memory)
 
     def _work(self, *styles: dict[str, Tensor] | None) -> Callable[..., Tensor]:
         """Return what is to be computed of padded tiles (1, 3, H, W), and those of a mask (1, 1, H, W)."""
@@ -405,32 +404,6 @@ def _numbers(tensor: Tensor) -> Tensor:
     if tensor.isnan().any():
         raise errors.DataError("no picture came of it but values that are not numbers: is the model damaged?")
     return tensor
-
-
-def available() -> int:
-    """Return how many bytes of memory are free for a new use, by what the system tells, and its containers."""
-    found = []
-    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as file:
-        lines = dict(line.split(":") for line in file)
-        found.append(1024 * int(lines["MemAvailable"].split()[0]))
-    with contextlib.suppress(OSError, ValueError):
-        limit, used = (int(_read(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
-        found.append(max(limit - used, 0))
-    if not found:
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    return min(found)
-
-
-def resident() -> int:
-    """Return how many bytes of memory this process holds; where the system does not tell, what torch takes alone."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(_read("/proc/self/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 400 << 20
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read()
 
 
 def _resize_plane(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
