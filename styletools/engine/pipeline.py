@@ -69,12 +69,12 @@ class Pipeline:
         self._alone = restyler
         self._together = dataclasses.replace(
             restyler,
-            method=_prepared(method, half) if half or self.device.type == "cuda" else method,
+            method=prepared(method, half) if half or self.device.type == "cuda" else method,
             style=_on(self.device, restyler.style),
             outside=_on(self.device, restyler.outside),
             mask=None if mask is None else mask.to(self.device),
         )
-        self._lanes = lanes or devices.lanes(self.device)
+        self.lanes = lanes or devices.lanes(self.device)
         self._free: list[_Slot] = []
         self._seen: Counter[tuple] = Counter()
         self._recorded: dict[tuple, Callable[[Tensor, Tensor], None]] = {}
@@ -104,7 +104,7 @@ class Pipeline:
                 if tensor.is_cuda:
                     record[key].record_stream(torch.cuda.current_stream(self.device))
 
-        self._lanes.do("compute", change, after=self._lanes.so_far())
+        self.lanes.do("compute", change, after=self.lanes.so_far())
 
     def __call__(self, image: streams.Image) -> streams.Image:
         """Restyle one picture. Raises what a Restyler raises."""
@@ -141,7 +141,7 @@ class Pipeline:
                 yield from _powers(waiting)
                 waiting = []
             waiting.append(image)
-            if shape is None or len(waiting) >= self._most(shape):
+            if shape is None or len(waiting) >= self.most(shape):
                 yield waiting
                 waiting = []
         yield from _powers(waiting)
@@ -157,7 +157,7 @@ class Pipeline:
         """Return height and width of the result."""
         return streams.scaled(shape[:2], self._alone.size)
 
-    def _most(self, shape: tuple[int, int, int]) -> int:
+    def most(self, shape: tuple[int, int, int]) -> int:
         """Return how many pictures of a shape are worked on together at most."""
         one_by_one = self._alone.preserve_color in ("coral", "histogram")
         # A bank of styles, none of which is asked for, gives each picture of a batch another.
@@ -183,12 +183,12 @@ class Pipeline:
         except Exception as error:
             out_of_memory = errors.is_out_of_memory(error)
         # Here the exception is gone, and with it what its frames held on the device.
-        self._lanes.settle()
+        self.lanes.settle()
         if out_of_memory:
             self._room //= 2
             self._forget()
             self._free.clear()
-            self._lanes.release()
+            self.lanes.release()
         if len(images) == 1:
             return [alone]
         half = len(images) // 2
@@ -196,13 +196,13 @@ class Pipeline:
 
     def _forget(self) -> None:
         """Give up all recordings."""
-        self._lanes.settle()
+        self.lanes.settle()
         self._recorded.clear()
         self._seen.clear()
 
     def _launch(self, images: list[streams.Image], alone: Callable) -> Callable[[], list[streams.Image | Exception]]:
         """Queue upload, computation and download of a batch."""
-        lanes, count, shape = self._lanes, len(images), images[0].array.shape
+        lanes, count, shape = self.lanes, len(images), images[0].array.shape
         if self._alone.size is not None:
             self._alone.limits.check_size(*reversed(self._size(shape)))
         compute = self.program(count, shape)
@@ -232,7 +232,7 @@ class Pipeline:
     def _finish(self, images, slot, back, done, alone) -> list[streams.Image | Exception]:
         """Wait for a batch; return its pictures, those computed again in float32 that left the range of 16 bits."""
         try:
-            self._lanes.wait(done)
+            self.lanes.wait(done)
         except Exception as error:
             return [error] * len(images)
         self._free.append(slot)
@@ -261,8 +261,8 @@ class Pipeline:
         if self._adapts and self._seen[key] == REPEATED and len(self._recorded) < RECORDED:
             taken = torch.zeros(key, dtype=torch.uint8, device=self.device)
             made = torch.zeros(self.result_bytes(count, shape), dtype=torch.uint8, device=self.device)
-            self._lanes.wait(self._lanes.so_far())
-            if repeat := self._lanes.record(lambda: self._compute(taken, made)):
+            self.lanes.wait(self.lanes.so_far())
+            if repeat := self.lanes.record(lambda: self._compute(taken, made)):
 
                 def again(given: Tensor, wanted: Tensor) -> None:
                     taken.copy_(given)
@@ -337,7 +337,7 @@ def _powers(images: list[streams.Image]) -> Iterator[list[streams.Image]]:
         images = images[length:]
 
 
-def _prepared(method: Method, half: torch.dtype | None) -> Method:
+def prepared(method: Method, half: torch.dtype | None) -> Method:
     """Return a copy of a method whose weights lie as the device wants them: channels last, and in 16 bits at once.
 
     Autocast would bring them to 16 bits for each picture anew.

@@ -237,7 +237,7 @@ def test_a_style_may_change_while_pictures_are_under_way():
                     changing.style = colours[number // 6]
                 yield each
 
-        changing._most = lambda shape: 2  # so that a batch is of one style
+        changing.most = lambda shape: 2  # so that a batch is of one style
         wanted = [Restyler(Negative(), colours[number // 6])(each) for number, each in enumerate(given)]
         assert same(list(changing.stream(pictures())), wanted)
         assert lanes.recorded == 1, "the recording stays"
@@ -248,7 +248,7 @@ def test_as_many_as_wait_are_worked_on_together():
     restyler = Pipeline(Restyler(method), lanes=Instantly())
     list(restyler.stream(image(20, 30, 3, number) for number in range(40)))
     assert method.counts == [1, 16, 16, 4, 2, 1], "one, until it is known what a picture takes"
-    assert restyler._most((2000, 1000, 3)) == 2 and restyler._most((4000, 4000, 3)) == 1
+    assert restyler.most((2000, 1000, 3)) == 2 and restyler.most((4000, 4000, 3)) == 1
 
 
 def test_where_the_neighbours_must_make_no_difference_there_are_none():
