@@ -24,6 +24,7 @@ from styletools import errors, streams
 from styletools.engine import device as devices
 from styletools.engine import infer
 from styletools.methods import Method
+from styletools.nn import mirror
 
 MOST = 16  # pictures that are worked on together
 ENOUGH = 1 << 22  # pixels that keep a device busy: more of them at once only take longer to come
@@ -338,7 +339,7 @@ def _powers(images: list[streams.Image]) -> Iterator[list[streams.Image]]:
 
 
 def prepared(method: Method, half: torch.dtype | None) -> Method:
-    """Return a copy of a method whose weights lie as the device wants them: channels last, and in 16 bits at once.
+    """Return a copy of a method as a device wants it: channels last, and weights in 16 bits at once.
 
     Autocast would bring them to 16 bits for each picture anew.
     """
@@ -347,6 +348,7 @@ def prepared(method: Method, half: torch.dtype | None) -> Method:
     for layer in method.nets.modules() if half else ():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             layer.to(half)
+    mirror.replace_padding(method.nets)
     return method
 
 

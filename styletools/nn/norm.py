@@ -41,6 +41,9 @@ def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
         if (_replace.get() is not None or stats.are_taken()) and not torch.is_grad_enabled():
             zero = x.new_zeros(1, x.shape[1], dtype=torch.float32)
             return _normalize(x, zero, zero, eps)[0]
+        if _saves_passes(x):
+            zero = x.new_zeros(1, x.shape[1], dtype=torch.float32)
+            return _normalize_16_bits(x, zero, zero, eps)
         return F.instance_norm(x.float(), eps=eps).to(x.dtype)
 
 
@@ -60,6 +63,8 @@ def conditional_instance_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: floa
     with torch.autocast(x.device.type, enabled=False):
         if torch.is_grad_enabled():
             return _ConditionalInstanceNorm.apply(x, scale.float(), shift.float(), eps)
+        if _saves_passes(x) and _replace.get() is None and not stats.are_taken():
+            return _normalize_16_bits(x, scale.float(), shift.float(), eps)
         return _normalize(x, scale.float(), shift.float(), eps)[0]
 
 
@@ -85,6 +90,22 @@ def _normalize(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Ten
     if other is not mean:
         shift = shift + (mean - other) * factor
     return torch.addcmul(shift, centred, factor).to(x.dtype), centred, inverse
+
+
+def _saves_passes(x: Tensor) -> bool:
+    """Tell whether time goes into moving values of 16 bits: on a GPU, without gradients."""
+    return x.is_cuda and x.dtype in (torch.float16, torch.bfloat16) and not torch.is_grad_enabled()
+
+
+def _normalize_16_bits(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+    """Return the result of `_normalize`, having moved 8 bytes a value where that moves 44.
+
+    Nothing but the result is written; statistics are taken in float32 as the values are read.
+    """
+    mean = x.mean((2, 3), keepdim=True, dtype=torch.float32)
+    variance = torch.var(x, (2, 3), correction=0, keepdim=True, out=torch.empty_like(mean))
+    factor = (1 + scale)[:, :, None, None] * torch.rsqrt(variance + eps)
+    return torch.addcmul(shift[:, :, None, None] - mean * factor, x, factor, out=torch.empty_like(x))
 
 
 class _ConditionalInstanceNorm(torch.autograd.Function):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from styletools.nn import norm
 from styletools.nn.norm import conditional_instance_norm, instance_norm, replaced
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(2, 9), st.integers(1, 9))
@@ -42,6 +43,31 @@ def test_statistics_survive_sixteen_bits(dtype):
     for result in (instance_norm(x), conditional_instance_norm(x, zero, zero)):
         assert result.dtype == dtype
         np.testing.assert_allclose(result.double().numpy(), plain(x), atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mean", [0, 3, 100])
+def test_with_fewer_passes_over_memory_it_is_the_same(dtype, mean):
+    """What runs on GPUs, on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 8, 33, 47, generator=generator) * torch.linspace(0.1, 3, 8).view(1, 8, 1, 1) + mean
+    x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+    scale, shift = (torch.randn(1, 8, generator=generator) for _ in range(2))
+    with torch.inference_mode():
+        result = norm._normalize_16_bits(x, scale, shift, 1e-5)
+        wanted = conditional_instance_norm(x, scale, shift)
+    assert result.dtype == dtype and result.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(result, wanted, rtol=2 * torch.finfo(dtype).eps, atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_it_is_the_same_in_16_bits():
+    x = (3 + torch.randn(2, 8, 33, 47)).half().contiguous(memory_format=torch.channels_last)
+    scale, shift = torch.randn(2, 1, 8)
+    with torch.inference_mode():
+        made = conditional_instance_norm(x.cuda(), scale.cuda(), shift.cuda())
+        torch.testing.assert_close(made.cpu(), conditional_instance_norm(x, scale, shift), rtol=4e-3, atol=4e-3)
+        torch.testing.assert_close(instance_norm(x.cuda()).cpu(), instance_norm(x), rtol=4e-3, atol=4e-3)
 
 
 def test_under_autocast_it_stays_in_float32():
