@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from styletools import __version__, errors, files, modelfile
@@ -27,6 +28,7 @@ from styletools.methods import Method
 OPSET = 17
 SIDES = ((64, 96), (128, 80))  # of the pictures that are traced: what holds for one size only differs
 _TYPES = {"float32": 1, "int64": 7, "float16": 10}
+_RESULTS = ("picture", "style.")
 
 
 def to_onnx(method: Method, metadata: dict[str, str]) -> bytes:
@@ -87,7 +89,10 @@ class _Writer:
     """Collects nodes and numbers, and writes them in the format of ONNX."""
 
     def __init__(self):
-        self._nodes, self._numbers, self._inputs, self._outputs = [], {}, [], []
+        self._nodes: list[tuple[Sequence[str], Sequence[str], bytes]] = []  # what goes in, what comes out, the node
+        self._numbers, self._inputs, self._outputs = {}, [], []
+        self._padded: dict[str, tuple[str, list[int]]] = {}  # reflected at its edges: of what, and by how much
+        self._doubled: dict[str, str] = {}  # both sides twice as long, each value four times: of what
         self._orders: dict[str, np.ndarray] = {}  # values whose channels are in another order than torch has them
         self._count = 0
         self.finite = True  # all numbers are numbers
@@ -97,7 +102,7 @@ class _Writer:
         return name
 
     def add_output(self, name: str, value: str, shape: Sequence) -> None:
-        self._nodes.append(_node("Identity", [value], [name]))
+        self._nodes.append(([value], [name], _node("Identity", [value], [name])))
         self._outputs.append(_value(name, shape))
 
     def add(self, function: Callable, inputs: Sequence[str], examples: Sequence[Sequence[Tensor]]) -> dict[str, str]:
@@ -129,6 +134,8 @@ class _Writer:
             return arguments[0][arguments[1]]
         if all(not isinstance(each, str) for each in _flat(arguments)):  # of numbers alone: done here and now
             return node.target(*arguments, **options)
+        if name == "native_batch_norm":
+            options = {"channels": node.args[0].meta["tensor_meta"].shape[1]}
         handler = getattr(self, f"_on_{name}", None)
         if handler is None:
             raise errors.DoesNotFit(f"cannot be written as a graph: it takes {node.target}")
@@ -137,7 +144,7 @@ class _Writer:
     def _emit(self, kind: str, *inputs, outputs: int = 1, **attributes):
         given = ["" if each is None else self._constant(each) for each in inputs]
         made = [self._name() for _ in range(outputs)]
-        self._nodes.append(_node(kind, given, made, **attributes))
+        self._nodes.append((given, made, _node(kind, given, made, **attributes)))
         return made[0] if outputs == 1 else made
 
     def _name(self) -> str:
@@ -189,7 +196,7 @@ class _Writer:
         return self._binary("Add", a, b)
 
     def _on_sub(self, a, b):
-        return self._binary("Sub", a, b)
+        return self._binary("Sub", a, b) if isinstance(b, str) else self._binary("Add", a, -b)
 
     def _on_mul(self, a, b):
         return self._binary("Mul", a, b)
@@ -216,7 +223,19 @@ class _Writer:
         return self._emit("Sqrt", self._plain(x))
 
     def _on_rsqrt(self, x):
-        return self._emit("Div", 1.0, self._emit("Sqrt", self._plain(x)))
+        return self._emit("Pow", self._plain(x), -0.5)
+
+    def _on_square(self, x):
+        return self._binary("Mul", x, x)
+
+    def _on_pow(self, x, exponent):
+        return self._emit("Pow", self._plain(x), float(exponent))
+
+    def _on_neg(self, x):
+        return self._binary("Mul", x, -1.0)
+
+    def _on_tanh(self, x):
+        return self._emit("Tanh", self._plain(x))
 
     def _on_clamp(self, x, least=None, most=None):
         return self._emit("Clip", self._plain(x), *(None if each is None else float(each) for each in (least, most)))
@@ -231,6 +250,8 @@ class _Writer:
         return self._emit("Concat", *map(self._plain, parts), axis=dim)
 
     def _on_view(self, x, shape):
+        if not any(shape):
+            return x
         return self._emit("Reshape", self._plain(x), list(shape))
 
     def _on_unsqueeze(self, x, dim):
@@ -250,10 +271,29 @@ class _Writer:
                             pads=list(padding) * 2, dilations=list(dilation), ceil_mode=int(ceil))  # fmt: skip
         return pooled, None
 
+    def _on_native_batch_norm(self, x, weight, bias, mean, variance, training, momentum, eps, channels):
+        weight, bias = (default if given is None else given
+                        for given, default in ((weight, torch.ones(channels)), (bias, torch.zeros(channels))))  # fmt: skip
+        x = self._plain(x)
+        if training:  # of one picture: that is instance normalisation
+            return self._emit("InstanceNormalization", x, weight, bias, epsilon=float(eps)), None, None
+        factor = weight * torch.rsqrt(variance + eps)
+        factor, shift = (value.view(-1, 1, 1) for value in (factor, bias - mean * factor))
+        return self._binary("Add", self._binary("Mul", x, factor), shift), None, None
+
     def _on_upsample_nearest2d(self, x, size, *factors):
-        scales = np.array([1, 1, *factors], np.float32)
-        return self._emit("Resize", self._plain(x), None, scales, mode="nearest", nearest_mode="floor",
+        scales, x = np.array([1, 1, *factors], np.float32), self._plain(x)
+        made = self._emit("Resize", x, None, scales, mode="nearest", nearest_mode="floor",
                           coordinate_transformation_mode="asymmetric")  # fmt: skip
+        if list(factors) == [2, 2]:
+            self._doubled[made] = x
+        return made
+
+    def _on_upsample_bilinear2d(self, x, size, align, *factors):
+        if align:
+            raise errors.DoesNotFit("cannot be written as a graph: upsampling that aligns corners")
+        return self._emit("Resize", self._plain(x), None, np.array([1, 1, *factors], np.float32), mode="linear",
+                          coordinate_transformation_mode="half_pixel")  # fmt: skip
 
     def _pad(self, mode: str, x, around):
         left, right, top, bottom = around
@@ -263,7 +303,9 @@ class _Writer:
         return padded
 
     def _on_reflection_pad2d(self, x, around):
-        return self._pad("reflect", x, around)
+        padded = self._pad("reflect", x, around)
+        self._padded[padded] = (x, list(around))
+        return padded
 
     def _on_replication_pad2d(self, x, around):
         return self._pad("edge", x, around)
@@ -279,14 +321,22 @@ class _Writer:
         return self._emit("DepthToSpace", self._plain(x), blocksize=factor, mode="CRD")
 
     def _on_convolution(self, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
+        kind, more = "Conv", {}
+        source, around = self._padded.get(x, ("", []))
         if transposed:
-            raise errors.DoesNotFit("cannot be written as a graph: transposed convolution")
-        if x in self._orders and isinstance(weight, Tensor) and groups == 1:
+            kind, more = "ConvTranspose", {"output_padding": list(output_padding)}
+            x = self._plain(x)
+        elif (source in self._doubled and around == [1] * 4 and isinstance(weight, Tensor) and groups == 1
+              and (weight.shape[2:], stride, padding, dilation) == ((3, 3), [1, 1], [0, 0], [1, 1])):  # fmt: skip
+            # The same in four ninths of the multiplications: a value that is there four times is multiplied once.
+            kind, x, weight = "ConvTranspose", self._pad("edge", self._doubled[source], around), _spread(weight)
+            stride, padding = [2, 2], [3, 3]
+        elif x in self._orders and isinstance(weight, Tensor) and groups == 1:
             weight = weight[:, torch.from_numpy(self._orders[x])]
         else:
             x = self._plain(x)
-        return self._emit("Conv", x, weight, *([] if bias is None else [bias]), strides=list(stride),
-                          pads=list(padding) * 2, dilations=list(dilation), group=groups)  # fmt: skip
+        return self._emit(kind, x, weight, *([] if bias is None else [bias]), strides=list(stride),
+                          pads=list(padding) * 2, dilations=list(dilation), group=groups, **more)  # fmt: skip
 
     # ---- bytes ----
 
@@ -297,25 +347,42 @@ class _Writer:
             + _number(2, _TYPES[kind]) + _field(8, name.encode()) + _field(9, data)
             for (kind, shape, data), (name, _) in self._numbers.items()
         ]  # fmt: skip
-        graph = _fields(1, self._nodes) + _field(2, b"styletools") + _fields(5, numbers)
+        needed = {name for _, made, _ in self._nodes if made[0].startswith(_RESULTS) for name in made}
+        nodes = []
+        for given, made, node in reversed(self._nodes):
+            if needed.intersection(made):
+                needed.update(given)
+                nodes.insert(0, node)
+        graph = _fields(1, nodes) + _field(2, b"styletools") + _fields(5, numbers)
         graph += _fields(11, self._inputs) + _fields(12, self._outputs)
         told = [_field(1, key.encode()) + _field(2, value.encode()) for key, value in sorted(metadata.items())]
         opset = _field(1, b"") + _number(2, OPSET)
         return _number(1, 8) + _field(2, b"styletools") + _field(7, graph) + _field(8, opset) + _fields(14, told)
 
 
+def _spread(weight: Tensor) -> Tensor:
+    """Return the weights (in, out, 4, 4) of the transposed convolution that is resizing to twice the sides, then `weight`.
+
+    weight: (out, in, 3, 3).
+    """
+    turned = F.pad(weight.flip(2, 3).flatten(0, 1)[:, None], (1, 1, 1, 1))
+    return F.conv2d(turned, torch.ones(1, 1, 2, 2)).view(*weight.shape[:2], 4, 4).transpose(0, 1).contiguous()
+
+
 def _of_any_size(node, twin) -> tuple:
     """Return the arguments of a step, given the same step of a picture of another size, as they are for all sizes."""
-    name = node.target.__name__ if hasattr(node.target, "__name__") else str(node.target)
+    name = getattr(node.target, "__name__", str(node.target))
     if str(node.target) != str(twin.target):
         raise errors.DoesNotFit("cannot be written as a graph: its steps depend on the size of the picture")
     if str(node.args) == str(twin.args):
         return node.args
     if name.startswith("view"):
+        if tuple(node.args[1]) == tuple(node.args[0].meta["tensor_meta"].shape):
+            return node.args[0], [0] * len(node.args[1])  # as it is
         shape = [a if a == b else -1 for a, b in zip(node.args[1], twin.args[1])]
         if shape.count(-1) == 1:
             return node.args[0], shape
-    if name.startswith("upsample_nearest2d") and len(node.args) == 4 and None not in node.args:
+    if name.startswith("upsample") and len(node.args) > 3 and None not in node.args:
         return node.args[0], None, *node.args[2:]
     raise errors.DoesNotFit(f"cannot be written as a graph: {node.target} depends on the size of the picture")
 

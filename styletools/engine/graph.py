@@ -1,7 +1,8 @@
 """Restyling without torch: the ONNX graph of a model, compiled and run by OpenVINO on the CPU.
 
-What it gives differs from `infer`, which is the reference, by at most one level of 255; where the CPU computes
-bfloat16 in hardware, its convolutions do, and one value in a thousand to ten thousand is more than two levels off.
+What it gives differs from `infer`, which is the reference, by at most one level of 255. Where the CPU computes bfloat16
+in hardware, convolutions do for the frames of a film; what that changes depends on picture and style, and may be many
+levels: so it is measured at a frame now and then, and done only where that one was off by one level at most.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
@@ -27,10 +30,14 @@ from styletools.engine import styles
 if TYPE_CHECKING:
     import openvino
 
-VERSION = "1"  # of what graphs say and take: another one is not read
+VERSION = "2"  # of what graphs say and take: another one is not read
 MINIMUM = 16  # graphs are never shown less than this many pixels a side
 LARGE = 256 * 256  # pixels from which bfloat16 is worth what it loses, which is more the fewer there are
 SAME = 16  # after so many pictures of one size, in a row, a graph is compiled for that size alone
+TRUSTED = 48  # frames that may follow upon one before bfloat16 is measured again
+NEAR = 1  # level of 255 that bfloat16 may change in the frame measured: of those after it few change more, none by over 2
+ALIKE = 16  # levels between two frames of a scene, on average over some pixels
+SPARSE = 8  # pixels from one of these to the next
 COLOR = ("", "luminance")  # the transfers of colour that are done here
 
 
@@ -125,6 +132,7 @@ class Graph:
         self.multiple = int(self.metadata["multiple"])
         self.shapes = {key: tuple(shape) for key, shape in json.loads(self.metadata["shapes"]).items()}
         self.half = not precise and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._scene = _Scene()
         self._requests: dict[tuple, openvino.InferRequest] = {}
         self.adapts = True  # whether pictures of one size in a row become faster, and some values another level
         self._repeated = (0, 0, 0)  # height, width and number of the last pictures
@@ -142,8 +150,19 @@ class Graph:
         size, kind = picture.shape[:2], "bytes" if picture.dtype == np.uint8 else "levels"
         count = self._repeated[2] + 1 if self._repeated[:2] == size else 1
         self._repeated = (*size, count)
-        request = self._request(kind, self.half and not precise, size if self.adapts and count > SAME else None)
-        return request.infer({"image": picture[None], **style}, share_inputs=True, share_outputs=True)["picture"][0]
+
+        def made(half: bool) -> np.ndarray:
+            request = self._request(kind, half, size if self.adapts and count > SAME else None)
+            given = {"image": picture[None], **style}
+            return request.infer(given, share_inputs=True, share_outputs=True)["picture"][0]
+
+        if not self.half or precise or not self.adapts or count <= SAME:
+            return made(False)
+        if not self._scene.is_to_measure(picture, style):
+            return made(self._scene.is_near)
+        wide, narrow = made(False), made(True)
+        self._scene.is_near = np.abs(wide.astype(np.float32) - narrow).max() <= NEAR
+        return wide
 
     def _request(self, kind: str, half: bool = False, size: tuple[int, int] | None = None) -> openvino.InferRequest:
         """Return what computes one part of the graph: `encode`, or `bytes` or `levels` to paint."""
@@ -156,20 +175,24 @@ class Graph:
 
     def _compile(self, kind: str, half: bool, size: tuple[int, int] | None) -> openvino.CompiledModel:
         settings = {
-            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",  # what is to be in 16 bits says so itself
+            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
             "INFERENCE_NUM_THREADS": _threads(), "ENABLE_CPU_PINNING": False,
         }  # fmt: skip
         with open(self.path, "rb") as file:
             digest = hashlib.sha256(file.read()).hexdigest()
         version = self._openvino.__version__.partition("-")[0]
-        words = [digest[:32], kind, "bf16" if half else "f32", version]
+        words = [digest[:32], kind, version]
         kept = files.cache_dir() / "graphs" / f"{'-'.join(words)}.blob"
         if not size:
             with contextlib.suppress(OSError, RuntimeError):  # not there, or not for this machine
                 return self._core.import_model(io.BytesIO(kept.read_bytes()), "CPU", settings)
         try:
             model = self._part(kind, size)
-            compiled = self._core.compile_model(_in_bfloat16(model) if half else model, "CPU", settings)
+            if half:
+                compiled = self._core.compile_model(_in_bfloat16(self._core, model), "CPU", settings)
+            if not half or not _is_mixed(compiled):
+                settings["INFERENCE_PRECISION_HINT"] = "f32"
+                compiled = self._core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise errors.DoesNotFit(f"{self.path}: OpenVINO cannot run it: {str(error).splitlines()[-1]}") from error
         if not size:
@@ -228,25 +251,75 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _in_bfloat16(model: openvino.Model) -> openvino.Model:
-    """Have the convolutions of a model computed in bfloat16, and nothing else: statistics need float32."""
+class _Scene:
+    """Frames that are like one another, and in one style; whether bfloat16 is near enough for them."""
+
+    def __init__(self):
+        self.is_near = False
+        self._sample, self._style, self._left = None, {}, 0
+
+    def is_to_measure(self, picture: np.ndarray, style: dict[str, np.ndarray]) -> bool:
+        """Take the next frame in; tell whether bfloat16 is to be measured on it."""
+        sample, before = picture[::SPARSE, ::SPARSE].astype(np.float32), self._sample
+        same = self._style.keys() == style.keys() and all(np.array_equal(self._style[key], style[key]) for key in style)
+        self._sample, self._style = sample, style
+        if not same or before is None or before.shape != sample.shape or np.abs(sample - before).mean() > ALIKE:
+            self.is_near, self._left = False, 0
+            return False  # pictures that have nothing in common would each have to be measured
+        self._left -= 1
+        if self._left >= 0:
+            return False
+        self._left = TRUSTED
+        return True
+
+
+def _in_bfloat16(core: openvino.Core, model: openvino.Model) -> openvino.Model:
+    """Return a model whose convolutions, but the last one, may be computed in bfloat16, and nothing else.
+
+    What comes out of them stays in float32: that is half of the error. Nodes can be told so in OpenVINO's own format.
+    """
+    import openvino
     from openvino import opset13
 
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != "Convolution":
-            continue
-        readers = list(node.output(0).get_target_inputs())
+    kinds = ("Convolution", "ConvolutionBackpropData", "GroupConvolution")
+    narrow = set()
+    for node in [node for node in model.get_ordered_ops() if node.get_type_name() in kinds][:-1]:
         before = node.input(0).get_source_output().get_node()
-        narrowed = [node.input(1), node.input(0)]
+        narrow.add(node.get_friendly_name())
         if before.get_type_name() == "Pad":  # half as much to copy
-            narrowed[1:] = [before.input(0), *before.inputs()[3:]]
-        for place in narrowed:
-            place.replace_source_output(opset13.convert(place.get_source_output(), "bf16").output(0))
-        wide = opset13.convert(node.output(0), "f32").output(0)
+            narrow.add(before.get_friendly_name())
+        # A step that is computed with the convolution and says that its result is to stay precise.
+        readers = node.output(0).get_target_inputs()
+        same = opset13.clamp(node.output(0), -3e38, 3e38)
         for place in readers:
-            place.replace_source_output(wide)
-    model.validate_nodes_and_infer_types()
-    return model
+            place.replace_source_output(same.output(0))
+    with tempfile.TemporaryDirectory() as folder:
+        written, weights = os.path.join(folder, "model.xml"), os.path.join(folder, "model.bin")
+        openvino.serialize(model, written, weights)
+        tree = ElementTree.parse(written)
+        for layer in tree.iter("layer"):
+            if layer.get("type") == "Pad":
+                layer.set("version", "opset1")  # later ones are replaced by this one, which forgets what it was told
+            if layer.get("type") not in ("Const", "Parameter", "Result") and layer.get("name") not in narrow:
+                told = layer.find("rt_info")
+                if told is None:
+                    told = ElementTree.Element("rt_info")
+                    layer.insert(0, told)
+                ElementTree.SubElement(told, "attribute", name="precise", version="0")
+        tree.write(written)
+        with open(weights, "rb") as file:
+            numbers = np.frombuffer(file.read(), np.uint8)
+        return core.read_model(ElementTree.tostring(tree.getroot()), openvino.Tensor(numbers))
+
+
+def _is_mixed(compiled: openvino.CompiledModel) -> bool:
+    """Tell whether nothing but convolutions, and what copies for them, was compiled in 16 bits."""
+    copies = ("Convolution", "Deconvolution", "Pad", "Reorder", "Convert")
+    for node in compiled.get_runtime_model().get_ops():
+        told = node.get_rt_info()
+        if told["runtimePrecision"].astype(str) == "bf16" and told["layerType"].astype(str) not in copies:
+            return False
+    return True
 
 
 # ---- pictures --------------------------------------------------------------------------------------------

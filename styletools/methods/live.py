@@ -94,15 +94,19 @@ class Trunk(nn.Module):
         through which all but the last goes: so there are no biases, and values are centred before they are rounded.
         """
         width = self.channels
-        pairs = code[: 2 * width * (1 + 2 * self.blocks)].view(-1, 2, 1, width, 1, 1)
-        head = code[-width:].view(2, 1, width // 2, 1, 1)
+        rows = code.view(-1, width)
+
+        def row(number: int) -> Tensor:
+            return rows[number].view(1, width, 1, 1)
+
         x = _without_bias(self.stem, F.pixel_unshuffle(levels - 128, 4))
-        x = _normalize(x, pairs[0, 0], pairs[0, 1], 1e-5 * 255**2) - _rectified_mean(pairs[0, 0], pairs[0, 1])
+        x = _normalize(x, row(0), row(1), 1e-5 * 255**2) - _rectified_mean(row(0), row(1))
         for i, (first, second) in enumerate(zip(self.first, self.second)):
-            scale, shift = pairs[1 + 2 * i, 0], pairs[1 + 2 * i, 1]
+            scale, shift = row(2 + 4 * i), row(3 + 4 * i)
             y = _normalize(_without_bias(first, x), scale, shift) - _rectified_mean(scale, shift)
-            x = x + _without_bias(second, y) * (1 + pairs[2 + 2 * i, 0])
+            x = x + _without_bias(second, y) * (1 + row(4 + 4 * i))
         x = _without_bias(self.head, F.interpolate(x, scale_factor=2, mode="nearest"))
+        head = rows[2 + 4 * self.blocks].view(2, 1, width // 2, 1, 1)
         x = self.out(_normalize(x, head[0], head[1]))
         return (F.pixel_shuffle(x, 2) * 255 + 127.5).clamp(0, 255)
 
@@ -113,9 +117,7 @@ def _without_bias(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def _normalize(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Tensor:
     """Conditional instance normalisation, then ReLU; scale and shift are (1, C, 1, 1)."""
-    x = x - x.mean((2, 3), keepdim=True)
-    factor = (1 + scale) * torch.rsqrt((x * x).mean((2, 3), keepdim=True) + eps)
-    return F.relu(x * factor + shift)
+    return F.relu(F.instance_norm(x, eps=eps) * (1 + scale) + shift)
 
 
 def _rectified_mean(scale: Tensor, shift: Tensor) -> Tensor:
@@ -157,7 +159,6 @@ class Live(Method):
 
     keep = ("trunk", "encoder")
     multiple = 4
-    tiling = "global-stats"
 
     def __init__(self, config: Config):
         self.config = config
