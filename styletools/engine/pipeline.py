@@ -149,10 +149,12 @@ class Pipeline:
 
     def _shape(self, image: streams.Image) -> tuple[int, int, int] | None:
         """Return the shape of a picture that is worked on here; None: the restyler does that, or says why not."""
-        if not isinstance(image, streams.Image) or image.array.dtype != np.uint8 or self._alone.method.iterative:
+        if not isinstance(image, streams.Image) or self._alone.method.iterative:
             return None
-        shape = image.array.shape
-        return shape if math.prod(shape[:2]) <= LARGEST >= math.prod(self._size(shape)) else None
+        if not isinstance(image.array, np.ndarray) or image.array.dtype != np.uint8:
+            return None
+        shape, most = image.array.shape, min(LARGEST, (self._alone.memory or math.inf) / infer.PLENTY)
+        return shape if max(math.prod(shape[:2]), math.prod(self._size(shape))) <= most else None
 
     def _size(self, shape: tuple[int, int, int]) -> tuple[int, int]:
         """Return height and width of the result."""

@@ -1,17 +1,22 @@
 """Many pictures on their way to a device and back: here to the CPU, and to one that is as disorderly as it may be."""
 
+import dataclasses
 import random
-from collections import deque
+import warnings
+from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from styletools import errors, methods, modelfile, streams
 from styletools.engine import device as devices
-from styletools.engine import pipeline, styles
+from styletools.engine import infer, pipeline, styles
 from styletools.engine.infer import Restyler
 from styletools.engine.pipeline import Pipeline
 from styletools.methods import Method
@@ -199,6 +204,15 @@ def test_one_picture_by_a_call():
         Pipeline(Restyler(Negative(), size=64, limits=streams.Limits(max_pixels=1000)))(image(9, 8))
 
 
+def test_what_may_need_tiles_is_left_to_the_restyler(monkeypatch):
+    given, restyler = [image(40, 30), image(9, 8)], Restyler(Negative(), memory=40 * 30 * infer.PLENTY - 1)
+    computed = []
+    monkeypatch.setattr(Pipeline, "_compute", lambda self, taken, made: computed.append(taken.shape) or made.zero_())
+    results = list(Pipeline(restyler).stream(given))
+    assert same(results[:1], [restyler(given[0])]) and not results[1].array.any()
+    assert computed == [(1, 9, 8, 3)]
+
+
 def test_only_a_gpu_has_a_pipeline():
     restyler = Restyler(Negative())
     assert pipeline.around(restyler) is restyler
@@ -361,6 +375,66 @@ def test_what_leaves_the_range_of_16_bits_is_computed_in_float32():
     restyler = Pipeline(Restyler(method), half=torch.float16)
     assert same([restyler(picture)], [picture])
     assert method.types == [torch.float32], "the copy in 16 bits is another"
+
+
+# ---- on a GPU that is only pretended: devices and types are those of CUDA, values there are none ---------------
+
+
+class Watch(TorchDispatchMode):
+    """Counts operations, and those that a GPU would have to be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts, self.waits = Counter(), []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        tensors = [each for each in tree_leaves((args, kwargs, made)) if isinstance(each, torch.Tensor)]
+        name = str(function).partition(".default")[0]
+        if len({each.device.type for each in tensors}) > 1 or "local_scalar_dense" in name or "nonzero" in name:
+            self.waits.append(name)
+        self.counts[name.split(".")[1], tensors[-1].dtype if tensors else None] += 1
+        return made
+
+
+def pretend(name, monkeypatch, shape):
+    """Let a pipeline compute two pictures on a pretended GPU; return what was watched."""
+    monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+    method, style = set_up(name)
+    made = Pipeline(Restyler(method, style), half=torch.float16 if method.half else None)
+    method = made._together.method
+    networks = [method.nets, *(each for each in vars(method).values() if isinstance(each, torch.nn.Module))]
+    with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        warnings.simplefilter("ignore")
+
+        def there(tensor):
+            return mode.from_tensor(tensor.detach()).to("cuda")
+
+        for layer in {each for network in networks for each in network.modules()}:
+            for key, tensor in layer._parameters.items():
+                layer._parameters[key] = tensor if tensor is None else torch.nn.Parameter(there(tensor), False)
+            for key, tensor in layer._buffers.items():
+                layer._buffers[key] = tensor if tensor is None else there(tensor)
+        made.device = method.device = torch.device("cuda")
+        record = None if style is None else {key: there(tensor) for key, tensor in style.items()}
+        made._together = dataclasses.replace(made._together, style=record)
+        taken = torch.zeros(2, *shape, dtype=torch.uint8, device="cuda")
+        with Watch() as watch:
+            made._compute(taken, torch.empty(made.result_bytes(2, shape), dtype=torch.uint8, device="cuda"))
+    return watch
+
+
+@pytest.mark.parametrize("name", ["live", "johnson", "microast", "cyclegan"])
+def test_nothing_waits_for_a_gpu(name, slim, monkeypatch):
+    watch = pretend(name, monkeypatch, (65, 95, 4))
+    assert watch.waits == []
+    assert watch.counts["conv2d", torch.float16] and not watch.counts["conv2d", torch.float32]
+
+
+def test_normalisation_and_padding_move_16_bits_on_a_gpu(monkeypatch):
+    watch = pretend("live", monkeypatch, (64, 96, 3))
+    assert watch.counts["addcmul", torch.float16] == watch.counts["rsqrt", torch.float32] == 4
+    assert not watch.counts["reflection_pad2d", torch.float16] and not watch.counts["pad", torch.float16]
 
 
 # ---- on a GPU --------------------------------------------------------------------------------------------
