@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from styletools import __version__, backbones, errors, files
+from styletools import __version__, backbones, errors, files, onnxfile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,7 +130,12 @@ def check(path: str | os.PathLike) -> dict[str, str]:
     """
     from styletools import methods
 
-    if origin(path):
+    whose = origin(path)
+    if whose == "graph":
+        size = os.path.getsize(path)
+        return {"kind": "model", "method": "onnx", "config": json.dumps({"size": size}), "origin": "published graph",
+                "layout": "ONNX"}  # fmt: skip
+    if whose:
         return _foreign_header(path).metadata
     header = read_header(path)
     if header.get("kind") != "model":
@@ -155,17 +160,20 @@ def load(model: str | os.PathLike, *, device="cpu", settings: Mapping[str, Any] 
 
     path = find(os.fspath(model))
     name, config, tensors = read(path)
-    config |= settings or {}
+    config = {**config, **settings} if settings else config
     try:
         with backbones.looking_in(path) if path.is_dir() else contextlib.nullcontext():
             method = methods.create(name, config)
     except (errors.UsageError, errors.DoesNotFit, TypeError, ValueError, RuntimeError) as error:
-        if errors.is_out_of_memory(error):
+        if errors.is_out_of_memory(error) or (settings and isinstance(error, errors.UsageError)):
             raise
         raise errors.DoesNotFit(f"{path}: {error}") from error
     load_tensors(method, tensors, path)
     method.nets.eval()
-    method.to(device)
+    try:
+        method.to(device)
+    except errors.DoesNotFit as error:
+        raise errors.DoesNotFit(f"{path}: {error}") from error
     return method
 
 
@@ -209,10 +217,12 @@ def save(
     half: bool = False,
     created_by: str = "",
     tensors: dict | None = None,
+    provenance: dict[str, str] | None = None,
 ) -> None:
     """Write a method as a model file, atomically. `half` stores floats in 16 bits (half the size) that these can hold.
 
-    `tensors` replaces the networks' own values (the averaged weights of training), by `<net>.<key>`.
+    `tensors` replaces the networks' own values (the averaged weights of training), by `<net>.<key>`. `provenance` is
+    further metadata, of a model that came from somewhere else.
     """
     import torch
     from safetensors.torch import save as to_bytes
@@ -234,7 +244,7 @@ def save(
         "created_by": created_by,
         "trained_on": trained_on,
         "licence": licence,
-    }
+    } | (provenance or {})
     # File names in the command may be any bytes; what is no character in them becomes a question mark.
     metadata = {key: value.encode(errors="replace").decode() for key, value in metadata.items()}
     with files.atomic(path, sync=True) as out:
@@ -271,7 +281,8 @@ def digest(path: str | os.PathLike) -> str:
 def origin(path: str | os.PathLike) -> str:
     """Return whose a model is, by its first bytes: "" for ours, and for what is no model at all.
 
-    Else "folder", "pickle" (a zip archive of one, too), or "safetensors" where these do not say their kind.
+    Else "folder", "pickle" (a zip archive of one, too), "graph" (ONNX), or "safetensors" where these do not say their
+    kind.
     """
     if os.path.isdir(path):
         return "folder"
@@ -281,9 +292,23 @@ def origin(path: str | os.PathLike) -> str:
         if head[8:] == b"{":
             header = next(read_headers(path))
             return "safetensors" if header.tensors and "kind" not in header.metadata else ""
+        if head[:1] == b"\x08" and onnxfile.read_header(path):
+            return "graph"
     except (OSError, errors.StyletoolsError):
         return ""
     return "pickle" if head.startswith((b"PK\3\4", b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")) else ""
+
+
+def provenance(path: str | os.PathLike) -> dict[str, str]:
+    """Return where a published model comes from, as metadata: the names of its files, their digest, the layout's name.
+
+    Raises DoesNotFit for a model file of ours, and as `check` does.
+    """
+    if not origin(path):
+        check(path)
+        raise errors.DoesNotFit(f"{path}: is a model file of styletools already")
+    names = [part.name for part in checkpoints(path)] if os.path.isdir(path) else [os.path.basename(path)]
+    return {"origin": ", ".join(names), "origin_sha256": digest(path), "layout": check(path)["layout"]}
 
 
 def checkpoints(folder: str | os.PathLike) -> list[Path]:
@@ -300,7 +325,10 @@ def describe(path: str | os.PathLike) -> Iterator[Header]:
 
     Raises as `read_headers` does, and DoesNotFit for a pickle that no method knows.
     """
-    if whose := origin(path):
+    if (whose := origin(path)) == "graph":
+        yield _graph_header(path)
+        return
+    if whose:
         try:
             yield _foreign_header(path)
             return
@@ -308,6 +336,19 @@ def describe(path: str | os.PathLike) -> Iterator[Header]:
             if whose != "safetensors":
                 raise
     yield from read_headers(path)
+
+
+def _graph_header(path: str | os.PathLike) -> Header:
+    """Return what is to be said of an ONNX file: what it says itself, and what goes in and comes out."""
+    found = onnxfile.read_header(path)
+
+    def told(values: dict) -> str:
+        return ", ".join(f"{name} {kind} {'x'.join(map(str, shape))}" for name, (kind, shape) in values.items())
+
+    metadata = {"producer": found.producer} | found.metadata | {
+        "kind": "graph", "opset": str(found.opset), "inputs": told(found.inputs), "outputs": told(found.outputs),
+    }  # fmt: skip
+    return Header(metadata, found.tensors)
 
 
 def _foreign_header(path: str | os.PathLike) -> Header:
@@ -336,7 +377,10 @@ def _recognize(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor], s
     """
     from styletools import methods
 
-    state = _read_folder(path) if os.path.isdir(path) else _read_checkpoint(path)
+    if origin(path) == "graph":
+        state = {"graph.bytes": _bytes(path)}
+    else:
+        state = _read_folder(path) if os.path.isdir(path) else _read_checkpoint(path)
     name = methods.detect(state)
     if not name:
         examples = ", ".join(list(state)[:3]) + (", ..." if len(state) > 3 else "")
@@ -351,7 +395,7 @@ def _recognize(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor], s
 
 def _whole(path: Path) -> Path:
     """Return the folder of a published checkpoint that is no model by itself but part of one there, else the path."""
-    if not origin(path):
+    if origin(path) in ("", "graph"):
         return path
     from styletools import methods
 
@@ -384,6 +428,16 @@ def _read_folder(folder: str | os.PathLike) -> dict[str, Tensor]:
     if failed and not state:
         raise failed
     return state
+
+
+def _bytes(path: str | os.PathLike) -> Tensor:
+    """Return a file as it is: (size,) of uint8."""
+    import torch
+
+    try:
+        return torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8)
+    except OSError as error:
+        raise errors.from_os_error(error, os.fspath(path)) from error
 
 
 def _stem(path: Path) -> str:

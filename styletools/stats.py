@@ -88,7 +88,19 @@ def mean_std(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
     """
     if (known := taken(features, "variance")) is not None:
         return known[0], (known[1] + eps).sqrt()
-    return _MeanStd.apply(features.flatten(-2), eps)
+    given = features.flatten(-2)
+    if not torch.is_grad_enabled():  # steps that can be written down as a graph or a program
+        return _mean_std(given, eps)
+    return _MeanStd.apply(given, eps)
+
+
+def _mean_std(given: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of (..., C, pixels) over the last dimension, at least in float32."""
+    flat = given if given.dtype == torch.float64 else given.float()
+    average = flat.mean(-1)
+    # Twice faster than var_mean, which torch does not vectorise for channels-last tensors.
+    centred = flat - average[..., None]
+    return average, ((centred * centred).mean(-1) + eps).sqrt()
 
 
 class _MeanStd(torch.autograd.Function):
@@ -96,11 +108,7 @@ class _MeanStd(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, given, eps):
-        flat = given if given.dtype == torch.float64 else given.float()
-        average = flat.mean(-1)
-        # Twice faster than var_mean, which torch does not vectorise for channels-last tensors.
-        centred = flat - average[..., None]
-        deviation = ((centred * centred).mean(-1) + eps).sqrt()
+        average, deviation = _mean_std(given, eps)
         ctx.save_for_backward(given, average, deviation)
         return average, deviation
 

@@ -19,7 +19,7 @@ COMMANDS = sorted(path.stem.replace("_", "-") for path in (PACKAGE / "cli").glob
 
 # Each imports from itself and from those before.
 LAYERS = (
-    {"", "errors", "files", "log", "manifest"},
+    {"", "errors", "files", "log", "manifest", "onnxfile"},
     {"streams"},
     {"nn", "losses", "stats", "backbones"},
     {"modelfile"},

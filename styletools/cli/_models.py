@@ -13,8 +13,8 @@ from styletools import errors, methods, modelfile
 def resolve(model: str, settings: Sequence[str] = ()) -> tuple[str, Path | None, dict[str, Any] | None]:
     """Return the method, the model's file or folder (None: it needs none) and what `settings` change in its Config.
 
-    Raises UsageError for settings (KEY=VALUE) of a trained model or a method without the model it needs, MissingInput
-    where there is nothing of that name.
+    Raises UsageError for settings (KEY=VALUE) that a trained model does not leave open or a method without the model it
+    needs, MissingInput where there is nothing of that name.
     """
     known = methods.describe(model) if model in methods.names() else None
     if known and known.trains_on == "nothing" and not known.needs_model:
@@ -25,6 +25,10 @@ def resolve(model: str, settings: Sequence[str] = ()) -> tuple[str, Path | None,
         raise errors.UsageError(f"{model} needs a trained model: st-train {model} makes one; give its file")
     path = modelfile.find(model)
     name = modelfile.check(path)["method"]
-    if settings:
-        raise errors.UsageError(f"{model} is trained: -O sets options of methods that need no training")
-    return name, path, None
+    if not settings:
+        return name, path, None
+    values, open_ones = methods.parse_options(name, settings), methods.describe(name).adjustable
+    if set(values) - set(open_ones):
+        open_to = f", and of {name} {', '.join(open_ones)}" if open_ones else ""
+        raise errors.UsageError(f"{model} is trained: -O sets options of methods that need no training{open_to}")
+    return name, path, values

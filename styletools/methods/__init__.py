@@ -63,6 +63,7 @@ class Method:
     iterative = False  # `apply` optimises: it reports progress and needs gradients
     direction = ""  # the way that `apply` goes, one of the module's DIRECTIONS, where it has some
 
+    needs_backbone = False  # applying takes the Config's `backbone`, whose weights the model file does not hold
     config: Any
     nets: torch.nn.ModuleDict
     progress: Callable[[int, int, dict[str, float]], None] | None = None  # step, steps, losses

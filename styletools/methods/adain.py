@@ -38,6 +38,7 @@ class AdaIN(Method):
     """Adaptive instance normalisation between a frozen encoder and a trained decoder."""
 
     keep = ("decoder",)
+    needs_backbone = True
     multiple = 8
     tiling = "global-stats"
 
@@ -52,9 +53,13 @@ class AdaIN(Method):
     def optimizers(self):
         return {"decoder": torch.optim.Adam(self.nets["decoder"].parameters(), lr=self.config.lr)}
 
+    def to(self, device):
+        self._encoder.to(device)
+        return super().to(device)
+
     def _features(self, images: Tensor, layers=STYLE_LAYERS) -> dict[str, Tensor]:
         """Return what the encoder sees of images, in float32."""
-        found = self._encoder.to(self.device)(images, layers)
+        found = self._encoder(images, layers)
         return {layer: x.float() for layer, x in found.items()}
 
     def _decoder(self) -> nn.Module:

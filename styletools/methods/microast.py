@@ -183,10 +183,9 @@ def _parts(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and deviation over pixels, (N, C) in float32; the variance is the unbiased one, plus 1e-5."""
-    with torch.autocast(x.device.type, enabled=False):
-        average, std = stats.mean_std(x, eps=0.0)
-        pixels = x.shape[-2] * x.shape[-1]
-        return average, (std.square() * (pixels / max(pixels - 1, 1)) + stats.EPS).sqrt()
+    average, std = stats.mean_std(x, eps=0.0)
+    pixels = x.shape[-2] * x.shape[-1]
+    return average, (std.square() * (pixels / max(pixels - 1, 1)) + stats.EPS).sqrt()
 
 
 def _renormalize(x: Tensor, average: Tensor, std: Tensor) -> Tensor:

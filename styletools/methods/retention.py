@@ -145,9 +145,13 @@ class Retention(Method):
         }
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def to(self, device):
+        self._encoder.to(device)
+        return super().to(device)
+
         """Return z of pictures, and the features of `detail`."""
         layers = [LAYER, *filter(None, [self.config.detail])]
-        found = self._encoder.to(images.device)(images, layers)
+        found = self._encoder(images, layers)
         return found[LAYER].float(), found[self.config.detail].float() if self.config.detail else None
 
     def _lost(self, photographs: Tensor, rebuilt: Tensor) -> Tensor:

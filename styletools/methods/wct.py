@@ -49,7 +49,7 @@ class WCT(Method):
         backbones.check(backbones.DEFAULT if widths else config.backbone, () if widths else self._levels)
         if not self._levels or len(set(self._levels)) < len(self._levels):
             raise errors.UsageError(f"levels={config.levels}: different layers expected, with commas between them")
-        self._bound = bool(widths)
+        self._bound, self.needs_backbone = bool(widths), not widths
         if widths:
             self._load_own(widths)
         else:
@@ -81,11 +81,16 @@ class WCT(Method):
         parameters = [p for level in self._levels for p in self.nets[level].parameters()]
         return {"decoders": torch.optim.Adam(parameters, lr=self.config.lr)}
 
+    def to(self, device):
+        if not self.config.encoders:
+            self._encoder.to(device)
+        return super().to(device)
+
     def _features(self, images: Tensor, layers) -> dict[str, Tensor]:
         """Return what the encoder sees of images, in float32."""
         if self.config.encoders:
             return {layer: self.nets[f"{layer}_encoder"](images, [layer])[layer].float() for layer in layers}
-        found = self._encoder.to(self.device)(images, layers)
+        found = self._encoder(images, layers)
         return {layer: x.float() for layer, x in found.items()}
 
     def _decoder(self, level: str) -> nn.Module:
