@@ -297,7 +297,7 @@ class Pipeline:
             return result.clamp(0, 1)
 
         result = self._together.paint(colours, restyle)
-        levels = result.clamp(0, 1).mul(255).round().byte()
+        levels = result.mul(255).round().byte()
         if opacity is not None:
             levels = torch.cat([levels, opacity], 1)
         made[:-count].view(levels.permute(0, 2, 3, 1).shape).copy_(levels.permute(0, 2, 3, 1))

@@ -5,28 +5,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def mirrored(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """Return (N, C, H, W) mirrored at its edges as F.pad does it ("reflect"), channels last.
+def mirrored(x: Tensor, vertical: int, horizontal: int) -> Tensor:
+    """Return (N, C, H, W) mirrored at its edges by so many rows and columns, as F.pad does it, channels last.
 
     On a GPU, F.pad brings x to another order first, and the convolution brings the result back: three passes over the
     memory where this takes one. Without gradients only.
     """
     count, channels, height, width = x.shape
-    if min(height - max(top, bottom), width - max(left, right)) < 1:
-        return F.pad(x, (left, right, top, bottom), mode="reflect")  # which says what is wrong
-    size = (count, channels, top + height + bottom, left + width + right)
+    if height < 2 * vertical + 2 or width < 2 * horizontal + 2:
+        return F.pad(x, (horizontal, horizontal, vertical, vertical), mode="reflect")
+    size = (count, channels, height + 2 * vertical, width + 2 * horizontal)
     result = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    rows = result[:, :, top : top + height]
-    rows[..., left : left + width] = x
-    for i in range(left):
-        rows[..., i] = x[..., left - i]
-    for i in range(right):
-        rows[..., left + width + i] = x[..., width - 2 - i]
-    for i in range(top):
-        result[:, :, i] = result[:, :, 2 * top - i]
-    for i in range(bottom):
-        result[:, :, top + height + i] = result[:, :, top + height - 2 - i]
+    rows = result[:, :, vertical : vertical + height]
+    rows[..., horizontal : horizontal + width] = x
+    for i in range(horizontal):
+        rows[..., _both(i, size[3])] = x[..., _both(horizontal - i, width)]
+    for i in range(vertical):
+        result[:, :, _both(i, size[2])] = rows[:, :, _both(vertical - i, height)]
     return result
+
+
+def _both(place: int, size: int) -> slice:
+    """Return the slice of two places: `place`, and the one as far from the other end."""
+    return slice(place, size - place, size - 1 - 2 * place)
 
 
 class Mirrored(nn.Module):
@@ -34,13 +35,12 @@ class Mirrored(nn.Module):
 
     def __init__(self, layer: nn.Conv2d):
         super().__init__()
-        self.layer, (vertical, horizontal) = layer, layer.padding
-        self.around = (horizontal, horizontal, vertical, vertical)
+        self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
         layer = self.layer
         return F.conv2d(
-            mirrored(x.to(layer.weight.dtype), *self.around), layer.weight, layer.bias, layer.stride, 0,
+            mirrored(x.to(layer.weight.dtype), *layer.padding), layer.weight, layer.bias, layer.stride, 0,
             layer.dilation, layer.groups,
         )  # fmt: skip
 

@@ -8,18 +8,19 @@ from torch.nn import functional as F
 from styletools.nn import mirror
 
 
-@pytest.mark.parametrize("around", [(1, 1, 1, 1), (4, 4, 4, 4), (0, 3, 2, 0), (0, 0, 0, 0)])
-@pytest.mark.parametrize("size", [(5, 7), (9, 16)])
-def test_it_is_what_torch_makes(around, size):
+@pytest.mark.parametrize("padding", [(1, 1), (4, 4), (0, 3), (2, 0), (0, 0)])
+@pytest.mark.parametrize("size", [(5, 7), (9, 16), (10, 10), (11, 12)])
+def test_it_is_what_torch_makes(padding, size):
     x = torch.rand(2, 3, *size).contiguous(memory_format=torch.channels_last)
-    result = mirror.mirrored(x, *around)
-    assert torch.equal(result, F.pad(x, around, mode="reflect"))
+    result = mirror.mirrored(x, *padding)
+    vertical, horizontal = padding
+    assert torch.equal(result, F.pad(x, (horizontal, horizontal, vertical, vertical), mode="reflect"))
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_what_is_too_small_is_refused_as_by_torch():
     with pytest.raises(RuntimeError, match="Padding size"):
-        mirror.mirrored(torch.rand(1, 3, 4, 4), 4, 4, 4, 4)
+        mirror.mirrored(torch.rand(1, 3, 4, 4), 4, 4)
 
 
 def test_convolutions_give_the_same():
