@@ -170,7 +170,7 @@ class Restyler:
         except Exception as error:
             if not errors.is_out_of_memory(error) or min(height, width) < 2 * tiles.SMALLEST:
                 raise
-            if self._plan(self._work(style), 1, style) is None:
+            if not self._can_tile or self._plan(self._work(style), 1, style) is None:
                 raise
             log.warning(f"out of memory with {width}x{height} pixels: going on in tiles")
         self._most, self._side = height * width, self._side or tiles.LARGEST
@@ -210,9 +210,13 @@ class Restyler:
 
     # ---- in tiles
 
+    @property
+    def _can_tile(self) -> bool:
+        return self.method.tiling and not self.method.iterative and self.preserve_color != "histogram"
+
     def _is_too_large(self, pixels: int, plan: Callable[[], tiles.Plan | None]) -> bool:
         """Tell whether a picture is to be worked on in tiles."""
-        if self.method.tiling == "none" or self.preserve_color == "histogram":
+        if not self._can_tile:
             return False
         if pixels >= self._most:
             return True

@@ -28,9 +28,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from styletools import files, log, stats
 from styletools.nn import norm
 
-SMALLEST = 128  # pixels a side of what tiles are planned with, and of the smallest tile
-LARGEST = 1024  # pixels a side that are planned with at most, and of the largest tile: larger ones are no faster
-SPARE = 1.5  # what the operations of a network need beside the tensors that they take and make
+SMALLEST = 128  # pixels a side of what tiles are planned with, at first, and of the smallest tile
+LARGEST = 1024  # pixels a side of the largest tile: larger ones are no faster
+FARTHEST = 512  # pixels a side of what tiles are planned with at most
+SPARE = 2.5  # what the operations of a network need in all, for each byte of the tensors that they take and make
+MARGIN = 0.8  # of the memory that may be taken, which is counted on
 
 # Nanoseconds, roughly, of a core: what matters is their ratio.
 _PER_PRODUCT, _PER_BYTE, _PER_BYTE_KEPT = 0.02, 0.3, 1.0
@@ -144,6 +146,10 @@ class Tape(TorchDispatchMode):
             return  # it does not depend on the picture: what was made is taken as it is
         if function._schema.is_mutable:
             raise NotTiled(f"{function} changes what it is given")
+        if any(word in function._schema.name for word in ("upsample", "adaptive", "grid_sample")):
+            sizes = [x.shape[-2:] for x in (arguments[0], result)]
+            if any(x is True for x in [*arguments, *named.values()]) or any(b % a for a, b in zip(*sizes)):
+                raise NotTiled(f"{function} depends on where in the picture it is")
         spatial = any(self.slots[slot].spatial for slot in takes)
         made = list(result) if isinstance(result, tuple | list) else [result]
         makes = []
@@ -307,7 +313,7 @@ class Plan:
                     each.halo = halo
                 break
             except _TooSmall:
-                if side >= LARGEST:
+                if side >= FARTHEST:
                     raise NotTiled("every pixel of the result depends on all of the picture") from None
                 side *= 2
         pixels = math.prod(tape.size)
@@ -526,7 +532,7 @@ def paint(
     tape = plan.record(function, tile)
     tapes = {tile: tape}
     kept_bytes = _most_kept(plan, tape) / math.prod(tile) * math.prod(padded)
-    in_memory = kept_bytes + plan.bytes_per_pixel * math.prod(tile) < memory
+    in_memory = kept_bytes + plan.bytes_per_pixel * math.prod(tile) < MARGIN * memory
     common: dict[int, Any] = {}
     kept: dict[int, _Kept] = {}
     cores = [_cores(padded, tile, each.halo, plan.align) for each in plan.passes]
@@ -588,7 +594,7 @@ def _most_kept(plan: Plan, tape: Tape) -> int:
 def _tile(plan: Plan, padded: tuple[int, int], memory: float, side: int) -> tuple[int, int]:
     """Return height and width of the tiles, halo and all: as large as the memory allows."""
     least = max(SMALLEST, 3 * plan.halo)
-    pixels = max(memory / 2 / plan.bytes_per_pixel, least * least)
+    pixels = max(MARGIN * memory / plan.bytes_per_pixel, least * least)
     wanted = max(min(math.isqrt(int(pixels)), side, LARGEST), least)
 
     def along(whole: int, wanted: float) -> int:

@@ -58,12 +58,14 @@ class Method:
 
     keep: tuple[str, ...] = ()  # the nets that applying needs; empty: all
     multiple = 1  # height and width are padded to a multiple of this before `apply`, and cropped after
-    tiling = "none"  # none | free (tiles may be worked on alone) | global-stats
+    # Large pictures may be worked on in tiles: what depends on the whole of one goes through the statistics of nn.norm
+    # and stats alone, and nothing on where a pixel is. How far one reaches, engine.tiles finds out.
+    tiling = False
     half = True  # may run in bfloat16
     iterative = False  # `apply` optimises: it reports progress and needs gradients
+    needs_backbone = False  # applying takes the Config's `backbone`, whose weights the model file does not hold
     direction = ""  # the way that `apply` goes, one of the module's DIRECTIONS, where it has some
 
-    needs_backbone = False  # applying takes the Config's `backbone`, whose weights the model file does not hold
     config: Any
     nets: torch.nn.ModuleDict
     progress: Callable[[int, int, dict[str, float]], None] | None = None  # step, steps, losses

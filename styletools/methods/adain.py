@@ -40,7 +40,7 @@ class AdaIN(Method):
     keep = ("decoder",)
     needs_backbone = True
     multiple = 8
-    tiling = "global-stats"
+    tiling = True
 
     def __init__(self, config: Config):
         self.config = config

@@ -183,7 +183,7 @@ class CultureGAN(Method):
 
     keep = ("encoder", "decoder", "styles", "reference", "discriminator")
     multiple = 4
-    tiling = "global-stats"
+    tiling = True
 
     def __init__(self, config: Config):
         self.config = config

@@ -74,7 +74,7 @@ class CUT(Method):
 
     keep = ("generator", "discriminator")
     multiple = 4
-    tiling = "global-stats"
+    tiling = True
 
     def __init__(self, config: Config):
         self.config = config

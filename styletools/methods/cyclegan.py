@@ -53,7 +53,7 @@ class CycleGAN(Method):
 
     keep = ("a2b", "b2a", "judge_a", "judge_b")
     multiple = 4
-    tiling = "global-stats"
+    tiling = True
 
     def __init__(self, config: Config):
         self.config = config

@@ -55,7 +55,7 @@ class Johnson(Method):
 
     keep = ("network",)
     multiple = 4
-    tiling = "global-stats"
+    tiling = True
 
     def __init__(self, config: Config):
         self.config = config

@@ -159,6 +159,7 @@ class Live(Method):
 
     keep = ("trunk", "encoder")
     multiple = 4
+    tiling = True
 
     def __init__(self, config: Config):
         self.config = config

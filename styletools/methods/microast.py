@@ -115,7 +115,7 @@ class MicroAST(Method):
     """Arbitrary style transfer by moments and modulated filters. It is not trained here."""
 
     multiple = 4
-    tiling = "global-stats"
+    tiling = True
 
     def __init__(self, config: Config):
         self.config = config

@@ -114,6 +114,7 @@ class Retention(Method):
 
     keep = ("generator", "discriminator")
     multiple = 8
+    tiling = True
 
     def __init__(self, config: Config):
         self.config = config
@@ -144,11 +145,11 @@ class Retention(Method):
             for name in ("retainer", "generator", "discriminator")
         }
 
-    def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
     def to(self, device):
         self._encoder.to(device)
         return super().to(device)
 
+    def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return z of pictures, and the features of `detail`."""
         layers = [LAYER, *filter(None, [self.config.detail])]
         found = self._encoder(images, layers)

@@ -40,7 +40,7 @@ class Config:
 class WCT(Method):
     """Whitening and colouring transforms at several levels, each with its decoder."""
 
-    tiling = "global-stats"
+    tiling = True
 
     def __init__(self, config: Config):
         self.config = config
