@@ -80,6 +80,7 @@ def keep(path: Path, digest: str) -> Path:
         data = to_onnx(modelfile.load(path), describe(path, digest))
         with files.atomic(target) as out:
             out.write(data)
+        graph.tidy()
     except errors.StyletoolsError as error:
         raise graph.NotPossible(str(error)) from error
     return target

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,12 @@ MINIMUM = 16  # graphs are never shown less than this many pixels a side
 LARGE = 256 * 256  # pixels from which bfloat16 is worth what it loses, which is more the fewer there are
 SAME = 16  # after so many pictures of one size, in a row, a graph is compiled for that size alone
 TRUSTED = 48  # frames that may follow upon one before bfloat16 is measured again
-NEAR = 1  # level of 255 that bfloat16 may change in the frame measured: of those after it few change more, none by over 2
+NEAR = 1.5  # levels of 255 that bfloat16 may change in the frame measured, but in FEW of all values: of those after it
+FEW = 1e-5  # none changes by over 2
 ALIKE = 16  # levels between two frames of a scene, on average over some pixels
 SPARSE = 8  # pixels from one of these to the next
+KEPT = 50, 500_000_000  # files, and bytes of them together, that the cache holds at most, but for what was used in the
+RECENTLY = 3600  # seconds before
 COLOR = ("", "luminance")  # the transfers of colour that are done here
 
 
@@ -65,6 +69,8 @@ def find(model: Path, digest: str) -> Path | None:
         with contextlib.suppress(errors.StyletoolsError):
             metadata = read_metadata(path)
             if (metadata.get("styletools_graph"), metadata.get("model_sha256")) == (VERSION, digest):
+                if path == cached(digest):
+                    _use(path)
                 return path
     return None
 
@@ -72,6 +78,29 @@ def find(model: Path, digest: str) -> Path | None:
 def cached(digest: str) -> Path:
     """Return where the graph of a model is kept that has none beside it."""
     return files.cache_dir() / "graphs" / f"{digest[:32]}-{VERSION}.onnx"
+
+
+def tidy() -> None:
+    """Remove graphs from the cache that were not used for longest, until it holds no more than KEPT.
+
+    Other processes may use them, and do the same, at the same time.
+    """
+    found = []
+    for path in (files.cache_dir() / "graphs").glob("*.*"):
+        with contextlib.suppress(OSError):  # another process was faster
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+    count, room = KEPT
+    for used, size, path in sorted(found, reverse=True):
+        count, room = count - 1, room - size
+        if (count < 0 or room < 0) and time.time() - used > RECENTLY:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _use(path: Path) -> None:
+    """Remember that a file of the cache was used now."""
+    with contextlib.suppress(OSError):  # it may be on a disk that cannot be written
+        os.utime(path)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
@@ -161,7 +190,7 @@ class Graph:
         if not self._scene.is_to_measure(picture, style):
             return made(self._scene.is_near)
         wide, narrow = made(False), made(True)
-        self._scene.is_near = np.abs(wide.astype(np.float32) - narrow).max() <= NEAR
+        self._scene.is_near = (np.abs(wide.astype(np.float32) - narrow) > NEAR).mean() < FEW
         return wide
 
     def _request(self, kind: str, half: bool = False, size: tuple[int, int] | None = None) -> openvino.InferRequest:
@@ -185,7 +214,9 @@ class Graph:
         kept = files.cache_dir() / "graphs" / f"{'-'.join(words)}.blob"
         if not size:
             with contextlib.suppress(OSError, RuntimeError):  # not there, or not for this machine
-                return self._core.import_model(io.BytesIO(kept.read_bytes()), "CPU", settings)
+                compiled = self._core.import_model(io.BytesIO(kept.read_bytes()), "CPU", settings)
+                _use(kept)
+                return compiled
         try:
             model = self._part(kind, size)
             if half:
@@ -199,6 +230,7 @@ class Graph:
             with contextlib.suppress(OSError, RuntimeError, errors.StyletoolsError), files.atomic(kept) as out:
                 made = compiled.export_model()
                 out.write(made if isinstance(made, bytes) else made.getvalue())  # bytes until 2025
+            tidy()
         return compiled
 
     def _part(self, kind: str, size: tuple[int, int] | None) -> openvino.Model:
