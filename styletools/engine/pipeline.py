@@ -312,11 +312,14 @@ class _Slot:
 
     def fit(self, lanes: devices.Lanes, device: torch.device, taken: int, made: int) -> None:
         """See to it that there is room for as many bytes. The batch before must be done."""
+        if len(self.taken) >= taken and len(self.made) >= made:
+            return
         if len(self.taken) < taken:
             self.given = lanes.host_bytes(taken)
             self.taken = torch.empty(taken, dtype=torch.uint8, device=device)
         if len(self.made) < made:
             self.made = torch.empty(made, dtype=torch.uint8, device=device)
+        lanes.wait(lanes.so_far())  # the memory may have been somebody's who is not done with it
 
 
 def _one_by_one(

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from styletools import errors, methods, modelfile, streams
+from styletools.cli._loop import Target, find_sources, run
 from styletools.engine import device as devices
 from styletools.engine import infer, pipeline, styles
 from styletools.engine.infer import Restyler
@@ -313,6 +315,31 @@ def test_out_of_memory_halves_a_batch(mixed):
     assert method.counts.count(16) == 1 and max(method.counts[-8:]) <= 4
     with pytest.raises(torch.OutOfMemoryError):
         Pipeline(Restyler(Negative(most=0)), lanes=Instantly())(given[0])
+
+
+def test_through_the_loop_of_commands(tmp_path, capsys):
+    """A stream with one white frame, which cannot be restyled, and pictures of a folder among which one is damaged."""
+    frames = [image(20, 30, 3, number).array for number in range(40)]
+    frames[11][:] = 255
+    stream = tmp_path / "in.ppm"
+    stream.write_bytes(b"".join(b"P6 30 20 255\n" + frame.tobytes() for frame in frames))
+    restyler = Pipeline(Restyler(Negative()), lanes=Disorderly())
+    assert run(find_sources([str(stream)]), Target(str(tmp_path / "out.ppm"), None), restyler, jobs=8) == 1
+    assert "record 12: no picture came of it" in capsys.readouterr().err
+    with open(tmp_path / "out.ppm", "rb") as file:
+        made = np.stack([record.array for record in streams.read(file)])
+    assert (made == 255 - np.stack(frames[:11] + frames[12:])).all()
+
+    (tmp_path / "in").mkdir()
+    for number in range(12):
+        Image.fromarray(frames[number]).save(tmp_path / f"in/{number:02}.png")
+    (tmp_path / "in/05.png").write_bytes(b"broken")
+    target = Target(f"{tmp_path}/out/", None)
+    assert run(find_sources([str(tmp_path / "in")]), target, restyler, jobs=4) == 1
+    for number in set(range(12)) - {5, 11}:
+        assert (streams.open_image(tmp_path / f"out/{number:02}.png").array == 255 - frames[number]).all()
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and "05.png" in told[0] and "11.png" in told[1]
 
 
 def test_giving_up_waits_for_what_is_under_way():
