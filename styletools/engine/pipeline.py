@@ -279,28 +279,28 @@ class Pipeline:
         """Restyle (N, H, W, C) uint8 into `made`."""
         count, channels = len(taken), taken.shape[3]
         planes, unfit = taken.permute(0, 3, 1, 2), []
-        colours = (planes[:, :3] if channels > 2 else planes[:, :1].expand(-1, 3, -1, -1)).float() / 255
+        colours = (planes[:, :3] if channels > 2 else planes[:, :1].expand(-1, 3, -1, -1)) / 255
         opacity = planes[:, -1:] if channels in (2, 4) else None
         size = self._size(tuple(taken.shape[1:]))
         if size != tuple(taken.shape[1:3]):
             colours = infer.resize(colours.contiguous(), self._together.size)
             if opacity is not None:
                 scaled = F.interpolate(opacity.float().contiguous(), size, mode="bilinear", antialias=True)
-                opacity = scaled.round().byte()
+                opacity = scaled.round()
 
         def restyle(original: Tensor, style: dict[str, Tensor] | None) -> Tensor:
             if self._together.alpha == 0:
                 return original
             with devices.autocast(self.device, self._half is not None, self._half):
                 result = self._together.compute(original, style).float()
-            unfit.append(~result.isfinite().flatten(1).all(1))
+            unfit.append(~result.sum((1, 2, 3)).isfinite())
             return result.clamp(0, 1)
 
         result = self._together.paint(colours, restyle)
-        levels = result.mul(255).round().byte()
+        pictures = made[:-count].view(self._result_shape(count, tuple(taken.shape[1:])))
+        pictures[..., :3].copy_(result.mul(255).round_().permute(0, 2, 3, 1))
         if opacity is not None:
-            levels = torch.cat([levels, opacity], 1)
-        made[:-count].view(levels.permute(0, 2, 3, 1).shape).copy_(levels.permute(0, 2, 3, 1))
+            pictures[..., 3:].copy_(opacity.permute(0, 2, 3, 1))
         made[-count:].copy_(functools.reduce(torch.logical_or, unfit, made.new_zeros(count, dtype=torch.bool)))
 
 
