@@ -94,18 +94,32 @@ def find_weights(name: str) -> Path:
     In the folder of `looking_in`, then in each one of STYLETOOLS_WEIGHTS (separated by colons), files matching the
     module's PATTERNS count, the largest first, since published cuts of a network are smaller than the whole of it.
     """
-    patterns = _literal(name, "PATTERNS") or (f"{name}*.pth", f"{name}*.pt", f"{name}*.safetensors")
+    if path := _found(name):
+        return path
+    url = _literal(name, "URL")
+    if not url:
+        raise errors.Unavailable(f"no weights of {name} in STYLETOOLS_WEIGHTS ({' or '.join(_patterns(name))})")
+    return download(name, url, _literal(name, "SHA256"))
+
+
+def at_hand(name: str) -> bool:
+    """Tell whether a backbone's weights are to be had without a download."""
+    url = _literal(name, "URL")
+    return bool(_found(name) or (url and (files.cache_dir() / "weights" / url.rpartition("/")[2]).exists()))
+
+
+def _patterns(name: str) -> tuple[str, ...]:
+    return _literal(name, "PATTERNS") or (f"{name}*.pth", f"{name}*.pt", f"{name}*.safetensors")
+
+
+def _found(name: str) -> Path | None:
+    """Return the weights file that is given or bundled."""
     for folder in folders():
-        found = [path for pattern in patterns for path in Path(folder).glob(pattern)]
+        found = [path for pattern in _patterns(name) for path in Path(folder).glob(pattern)]
         if found:
             return max(found, key=lambda path: path.stat().st_size)
     bundled = files.zoo_dir() / f"{name}.safetensors"
-    if bundled.exists():
-        return bundled
-    url = _literal(name, "URL")
-    if not url:
-        raise errors.Unavailable(f"no weights of {name} in STYLETOOLS_WEIGHTS ({' or '.join(patterns)})")
-    return download(name, url, _literal(name, "SHA256"))
+    return bundled if bundled.exists() else None
 
 
 def find_published(name: str, url: str, digest: str) -> Path:

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from styletools import backbones, errors, methods, stats
-from styletools.methods.gatys import _gram_error
+from styletools.methods.gatys import _gram_error, _Moments
 
 LAYERS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
 
@@ -92,9 +92,9 @@ def test_scales_share_the_steps(slim, pair):
     method.progress = lambda step, steps, losses: seen.append(step)
     features = method._features
 
-    def noted(image):
+    def noted(image, space):
         sizes.add(tuple(image.shape[-2:]))
-        return features(image)
+        return features(image, space)
 
     style = method.encode_style([pair[1]], [1.0])
     method._features = noted
@@ -121,9 +121,9 @@ def test_a_loss_that_is_no_number_ends_with_the_best_picture(slim, pair, capsys)
     style = method.encode_style([pair[1]], [1.0])
     features, calls = method._features, []
 
-    def poisoned(image):
+    def poisoned(image, space):
         calls.append(1)
-        found = features(image)
+        found = features(image, space)
         return {k: v * float("nan") for k, v in found.items()} if len(calls) > 8 else found
 
     method._features = poisoned
@@ -270,13 +270,12 @@ def test_no_worse_than_plain_lbfgs(weights, reference):
 
 def test_the_gram_error_is_that_of_the_wide_matrices(slim, pair):
     """Computed narrowly, it is what the Gram matrices of the lifted features (before their ReLU) would say."""
-    method = methods.create("gatys")
-    method.encode_style([pair[1]], [1.0])
-    network, layer = backbones.load("slim"), "relu3_1"
+    space = methods.create("gatys")._space("slim")
+    network, layer = space.network, "relu3_1"
     wide, joint = [], []
     for image in pair:
         features = network(image, [layer])[layer]
         wide.append(stats.gram_matrix(network.heads[layer](features)))
-        joint.append(method._style(layer, stats.mean(features)[0], stats.moment(features)[0])[0])
+        joint.append(space.style(layer, *_Moments.apply(features))[0])
     expected = (wide[0] - wide[1]).square().mean() / wide[1].square().mean()
-    torch.testing.assert_close(_gram_error(*joint, method._metric(layer)), expected, rtol=1e-3, atol=0)
+    torch.testing.assert_close(_gram_error(*joint, space.metric(layer)), expected, rtol=1e-3, atol=0)
