@@ -81,7 +81,7 @@ class Trunk(nn.Module):
             scale, shift = pairs[:, 1 + 2 * i].unbind(1)
             gain, bias = (p[:, :, None, None].to(x.dtype) for p in pairs[:, 2 + 2 * i].unbind(1))
             y = F.relu(conditional_instance_norm(first(x), scale, shift))
-            x = x + second(y) * (1 + gain) + bias
+            x = torch.addcmul(x, second(y), 1 + gain) + bias
         # Two steps up: a straight x4 shuffle leaves a grid of 4 pixels.
         x = self.head(F.interpolate(x, scale_factor=2, mode="nearest"))
         x = F.relu(conditional_instance_norm(x, head[:, 0], head[:, 1]))
