@@ -9,6 +9,7 @@ written down here: torch's own exporters ask for packages that nothing else need
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import struct
 from collections.abc import Callable, Sequence
@@ -137,6 +138,8 @@ class _Writer:
             return node.target(*arguments, **options)
         if name == "native_batch_norm":
             options = {"channels": node.args[0].meta["tensor_meta"].shape[1]}
+        elif name == "split":
+            options = {"length": node.args[0].meta["tensor_meta"].shape[node.args[2]]}
         handler = getattr(self, f"_on_{name}", None)
         if handler is None:
             raise errors.DoesNotFit(f"cannot be written as a graph: it takes {node.target}")
@@ -212,6 +215,8 @@ class _Writer:
         return self._binary("Add", self._binary("Mul", b, c), a)
 
     def _on_lerp(self, a, b, weight):
+        if not isinstance(weight, str) and weight == 1:
+            return b
         return self._binary("Add", a, self._binary("Mul", self._binary("Sub", b, a), weight))
 
     def _on_relu(self, x):
@@ -240,6 +245,19 @@ class _Writer:
 
     def _on_clamp(self, x, least=None, most=None):
         return self._emit("Clip", self._plain(x), *(None if each is None else float(each) for each in (least, most)))
+
+    def _on_clamp_min(self, x, least):
+        return self._on_clamp(x, least)
+
+    def _on_ones_like(self, x, **options):
+        return self._binary("Add", self._binary("Mul", x, 0.0), 1.0)
+
+    def _on_split_with_sizes(self, x, sizes, dim=0):
+        ends = list(itertools.accumulate(sizes))
+        return [self._on_slice(x, dim, end - size, end) for size, end in zip(sizes, ends)]
+
+    def _on_split(self, x, size, dim=0, length=0):
+        return [self._on_slice(x, dim, start, start + size) for start in range(0, length, size)]
 
     def _on_mean(self, x, dims, keepdim=False):
         return self._emit("ReduceMean", self._plain(x), axes=list(dims), keepdims=int(keepdim))
@@ -283,6 +301,8 @@ class _Writer:
         return self._binary("Add", self._binary("Mul", x, factor), shift), None, None
 
     def _on_upsample_nearest2d(self, x, size, *factors):
+        if factors == (1, 1):
+            return x
         scales, x = np.array([1, 1, *factors], np.float32), self._plain(x)
         made = self._emit("Resize", x, None, scales, mode="nearest", nearest_mode="floor",
                           coordinate_transformation_mode="asymmetric")  # fmt: skip
@@ -383,6 +403,9 @@ def _of_any_size(node, twin) -> tuple:
         shape = [a if a == b else -1 for a, b in zip(node.args[1], twin.args[1])]
         if shape.count(-1) == 1:
             return node.args[0], shape
+    sizes = [each.args[0].meta["tensor_meta"].shape[2:] for each in (node, twin)] if name.startswith("upsample") else []
+    if sizes and all(list(size) == list(each.args[1]) for size, each in zip(sizes, (node, twin))):
+        return node.args[0], None, 1, 1
     if name.startswith("upsample") and len(node.args) > 3 and None not in node.args:
         return node.args[0], None, *node.args[2:]
     raise errors.DoesNotFit(f"cannot be written as a graph: {node.target} depends on the size of the picture")

@@ -412,6 +412,8 @@ def encode(
     size: of the short side of images. No style at all is the first of the model's own. Raises DoesNotFit for what was
     made for another model or lacks something, NotPossible for an image that is too small for the graph.
     """
+    if not graph.shapes:
+        return {}
     own = json.loads(graph.metadata["styles"])
     mixture = [style for style in mixture if style.weight] or [styles.Style(next(iter(own)), graph.path, 1.0, "own")]
     total = sum(style.weight for style in mixture)
@@ -452,6 +454,10 @@ class Restyler:
     mask: np.ndarray | None = None
     outside: dict[str, np.ndarray] | None = None
     limits: streams.Limits = streams.Limits()
+
+    def __post_init__(self):
+        if 0 < self.alpha < 1 and not self.graph.metadata["alpha"]:
+            raise NotPossible(f"--alpha {self.alpha:g} takes torch with this method")
 
     def __call__(self, image: streams.Image) -> streams.Image:
         """Restyle one picture. Raises DataError for what is no picture, TryAgain when memory runs out."""

@@ -40,8 +40,8 @@ class Graphs:
 
     paint: (image, tensors of the style record by name) to the picture; encode: image to its style record, for methods
     that take any. Images are (1, 3, H, W) RGB in [0, 255]. styles: the records of the styles that the model holds
-    itself, the first for where none is asked for. alpha: what it mixes, "picture" (the picture with the photograph) or
-    "style" (the style with that of the photograph).
+    itself, the first for where none is asked for. alpha: what it mixes, "picture" (the picture with the photograph),
+    "style" (the style with that of the photograph), or "" where it is neither: then there is no graph for parts of it.
     """
 
     paint: Callable[..., Tensor]

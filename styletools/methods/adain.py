@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from styletools import backbones, errors, losses, stats
 from styletools.backbones import vgg_normalised
-from styletools.methods import Method
+from styletools.methods import Graphs, Method
 from styletools.nn import decoder as decoders
 from styletools.nn.decoder import Decoder
 
@@ -105,6 +105,20 @@ class AdaIN(Method):
         average, deviation = (style[key].to(image.device).float().view(1, -1) for key in ("mean", "std"))
         target = torch.lerp(content, stats.adapt(content, average, deviation), alpha)
         return self._decoder()(target).clamp(0, 1)
+
+    def graphs(self):
+        decoder = self._decoder()
+
+        def encode(image):
+            average, deviation = stats.mean_std(self._features(image / 255, [LAYER])[LAYER])
+            return {"mean": average[0], "std": deviation[0]}
+
+        def paint(image, mean, std):
+            content = self._features(image / 255, [LAYER])[LAYER]
+            return (decoder(stats.adapt(content, mean.view(1, -1), std.view(1, -1))) * 255).clamp(0, 255)
+
+        # Halfway to the adapted features is where statistics halfway to the style's lead.
+        return Graphs(paint, encode, alpha="style")
 
     @staticmethod
     def detect(state_dict):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from styletools import errors, losses
-from styletools.methods import Method
+from styletools.methods import Graphs, Method
 from styletools.nn import translator
 from styletools.nn.augment import augment, parse
 from styletools.nn.frozen import frozen
@@ -169,6 +169,9 @@ class CUT(Method):
     def apply(self, image, *, style=None, alpha=1.0):
         """Translate (N, 3, H, W) RGB in [0, 1] to B; alpha: the share of the network's picture in the result."""
         return torch.lerp(image, self.nets["generator"](image), alpha)
+
+    def graphs(self):
+        return Graphs(lambda image: (self.nets["generator"](image / 255) * 255).clamp(0, 255))
 
     def discriminate(self, images):
         """Return how real pictures are as those of B: the mean over patches, (N,)."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from styletools import errors, losses
-from styletools.methods import Method
+from styletools.methods import Graphs, Method
 from styletools.nn import translator
 from styletools.nn.augment import augment, parse
 from styletools.nn.frozen import frozen
@@ -171,6 +171,9 @@ class CycleGAN(Method):
         alpha: the share of the network's picture; the rest is the photograph.
         """
         return torch.lerp(image, self.nets[self.direction](image), alpha)
+
+    def graphs(self):
+        return Graphs(lambda image: (self.nets[self.direction](image / 255) * 255).clamp(0, 255))
 
     def discriminate(self, images):
         """Return how real pictures are in the domain that `direction` leads to, (N,): the mean over their patches."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from styletools import stats
-from styletools.methods import Method
+from styletools.methods import Graphs, Method
 
 APPLIES_TO = "image+style"
 TRAINS_ON = "nothing"
@@ -133,18 +133,33 @@ class MicroAST(Method):
             if short < SMALLEST:
                 size = [max(round(side * SMALLEST / short), 1) for side in image.shape[-2:]]
                 image = F.interpolate(image, size, mode="bilinear", align_corners=False)
-            features = self.nets["style_encoder"](image)
-            record = {name: value[0].float() for name, value in self.nets["modulator"](features).items()}
-            for depth, x in features.items():
-                average, std = _mean_std(x)
-                record |= {f"{depth}_mean": average[0], f"{depth}_std": std[0]}
-            records.append(record)
+            records.append(self._record(image))
         return stats.merge(records, weights)
+
+    def _record(self, image: Tensor) -> dict[str, Tensor]:
+        features = self.nets["style_encoder"](image)
+        record = {name: value[0].float() for name, value in self.nets["modulator"](features).items()}
+        for depth, x in features.items():
+            average, std = _mean_std(x)
+            record |= {f"{depth}_mean": average[0], f"{depth}_std": std[0]}
+        return record
 
     def apply(self, image, *, style=None, alpha=1.0):
         style = {name: value.to(image.device)[None] for name, value in style.items()}
         features = self.nets["content_encoder"](image)
         return self.nets["decoder"](features["deep"], style, alpha).float().clamp(0, 1)
+
+    def graphs(self):
+        def encode(image):
+            return self._record(image / 255)
+
+        def paint(image, shallow_mean, shallow_std, shallow_factor, shallow_share, deep_mean, deep_std, deep_factor,
+                  deep_share):  # fmt: skip
+            given = {name: value.view(1, -1) for name, value in locals().items() if "_" in name}
+            features = self.nets["content_encoder"](image / 255)
+            return (self.nets["decoder"](features["deep"], given, 1.0) * 255).clamp(0, 255)
+
+        return Graphs(paint, encode, alpha="")
 
     @staticmethod
     def detect(state_dict):
@@ -184,8 +199,8 @@ def _parts(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
 def _mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and deviation over pixels, (N, C) in float32; the variance is the unbiased one, plus 1e-5."""
     average, std = stats.mean_std(x, eps=0.0)
-    pixels = x.shape[-2] * x.shape[-1]
-    return average, (std.square() * (pixels / max(pixels - 1, 1)) + stats.EPS).sqrt()
+    pixels = torch.ones_like(x[:, :1], dtype=torch.float32).sum((2, 3))
+    return average, (std.square() * (pixels / (pixels - 1).clamp_min(1)) + stats.EPS).sqrt()
 
 
 def _renormalize(x: Tensor, average: Tensor, std: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from styletools import backbones, errors, losses, stats
-from styletools.methods import Method
+from styletools.methods import Graphs, Method
 from styletools.nn.frozen import frozen
 from styletools.nn.init import normal_
 from styletools.nn.patchgan import at_least
@@ -212,6 +212,9 @@ class Retention(Method):
     def apply(self, image, *, style=None, alpha=1.0):
         """Paint (N, 3, H, W) RGB in [0, 1]; alpha is the share of the painting, the rest is the photograph."""
         return torch.lerp(image, self.nets["generator"](*self._features(image)).clamp(0, 1), alpha)
+
+    def graphs(self):
+        return Graphs(lambda image: (self.nets["generator"](*self._features(image / 255)) * 255).clamp(0, 255))
 
     def discriminate(self, images):
         return self.nets["discriminator"](at_least(images, 16)).flatten(1).mean(1)
