@@ -83,7 +83,8 @@ def main() -> None:
             print(json.dumps({
                 "method": method, "side": given.side, "ratio": round(tiled[1] / whole[1], 2),
                 "whole_s": round(whole[1], 1), "tiled_s": round(tiled[1], 1), "whole_MB": round(whole[2]),
-                "tiled_MB": round(tiled[2]), "levels": int(abs(a - b).max()), "differ": round(float((a != b).mean()), 6),
+                "tiled_MB": round(tiled[2]), "levels": int(abs(a - b).max()),
+                "differ": round(float((a != b).mean()), 6),
             }), flush=True)  # fmt: skip
         if given.giant:
             picture(16384, folder / "giant.png")

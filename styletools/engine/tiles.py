@@ -12,6 +12,8 @@ pads with lies in the part that is cut away.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import math
 import mmap
@@ -528,6 +530,7 @@ def paint(
     (top, left, part of the result). memory: bytes for all of it; side: pixels of a tile at most. Statistics of
     normalisation layers go through what norm.replaced has set.
     """
+    _return_what_is_free()
     tile = _tile(plan, padded, memory, side)
     tape = plan.record(function, tile)
     tapes = {tile: tape}
@@ -545,7 +548,7 @@ def paint(
             for slot in keeps:
                 if slot not in kept:
                     kept[slot] = _Kept(tape.slots[slot], plan.scales[slot], padded, in_memory)
-            sums = None if each.barrier is None else _Sums(tape.operations[each.barrier].function)
+            sums = None if each.barrier is None else _Sums(tape.operations[each.barrier].function, len(places))
             for core, window in places:
                 if window[2:] not in tapes:  # at the right and at the bottom, where the sides are odd
                     tapes[window[2:]] = plan.record(function, window[2:])
@@ -579,6 +582,12 @@ def paint(
             kept = {slot: value for slot, value in kept.items() if slot in later}
     finally:
         bar.close()
+
+
+def _return_what_is_free() -> None:
+    """Have memory of a megabyte and more given back when it is free: glibc keeps pieces that fit nothing later."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD
 
 
 def _most_kept(plan: Plan, tape: Tape) -> int:
@@ -636,22 +645,31 @@ def _cut(value: Tensor, scale: int, core, window, size=None) -> Tensor:
 class _Sums:
     """Moments of the parts of a picture, added up."""
 
-    def __init__(self, kind: str):
-        self._kind, self._parts = kind, []
+    def __init__(self, kind: str, most: int):
+        """most: how many parts there are."""
+        self._kind, self._pixels, self._most = kind, [], most
+        self._means: Tensor | None = None
+        self._spreads: Tensor | None = None
 
     def add(self, part: Tensor) -> None:
         """Take in one part, (..., C, h, w)."""
         pixels = part.shape[-2] * part.shape[-1]
         if pixels:
             mean, spread = _moments(part, self._kind)
-            self._parts.append((pixels, mean.cpu().double(), spread.cpu().double()))
+            if self._means is None:
+                # All at once: what is allocated between two tiles, and stays, would break their memory into pieces.
+                self._means, self._spreads = (
+                    torch.empty(self._most, *each.shape, dtype=torch.float64) for each in (mean, spread)
+                )
+            self._means[len(self._pixels)], self._spreads[len(self._pixels)] = mean, spread
+            self._pixels.append(pixels)
 
     def result(self, tape: Tape, barrier: _Operation) -> tuple[Tensor, Tensor]:
         """Return mean and variance or covariance of the whole, as the operations want them."""
-        total = sum(pixels for pixels, _, _ in self._parts)
-        mean = sum(pixels / total * mean for pixels, mean, _ in self._parts)
+        total = sum(self._pixels)
+        mean = sum(pixels / total * mean for pixels, mean in zip(self._pixels, self._means))
         spread = 0
-        for pixels, own, within in self._parts:
+        for pixels, own, within in zip(self._pixels, self._means, self._spreads):
             apart = own - mean
             between = apart[..., :, None] * apart[..., None, :] if self._kind == "covariance" else apart * apart
             spread = spread + pixels / total * (within + between)

@@ -293,7 +293,7 @@ def test_moments_of_parts_are_those_of_the_whole():
     x = 100 + torch.rand(1, 3, 30, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for kind, wanted in (("variance", x.var((2, 3), correction=0)), ("covariance", stats.covariance(x))):
-            sums = tiles._Sums(kind)
+            sums = tiles._Sums(kind, 3)
             for part in (x[..., :7, :], x[..., 7:, :13], x[..., 7:, 13:]):
                 sums.add(part)
             slot = tiles._Slot(False, (), torch.float32, torch.device("cpu"), None, 0, 0)
