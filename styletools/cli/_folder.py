@@ -134,22 +134,25 @@ class Wanted:
     prune: bool = False
     watch: bool = False
     shard: tuple[int, int] | None = None
+    ray: str | None = None
     no_wait: bool = False
     dependencies: str | None = None
 
 
 def check_use(wanted: Wanted, target: Target, inputs: Sequence[str], files_from: str | None) -> None:
     """Raise UsageError for options that do not go together."""
-    for option in ("check", "prune", "watch", "shard", "no_wait"):
+    for option in ("check", "prune", "watch", "shard", "ray", "no_wait"):
         if getattr(wanted, option) and target.kind != "folder":
             raise errors.UsageError(f"--{option.replace('_', '-')} is for folders: -o DIR/")
     piped = STDIN in inputs or not inputs and files_from is None
     if piped and wanted.shard:
         raise errors.UsageError("--shard tells inputs by their names: standard input has none")
+    if piped and wanted.ray:
+        raise errors.UsageError("--ray sends files: standard input is none")
     if wanted.watch:
-        for option in ("force", "dry_run", "check", "prune", "dependencies"):
+        for option in ("force", "dry_run", "check", "prune", "ray", "dependencies"):
             if getattr(wanted, option):
-                raise errors.UsageError("--watch does not go with --force, --dry-run, --check, --prune and -MD")
+                raise errors.UsageError("--watch does not go with --force, --dry-run, --check, --prune, --ray and -MD")
         for path in inputs:
             if not os.path.isdir(path):
                 raise errors.UsageError(f"--watch looks through folders: {path} is none")

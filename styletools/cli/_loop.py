@@ -205,7 +205,10 @@ class Target:
 
     def claim(self, source: Source, index: int = 0, member: str = "") -> str:
         """Return `file_for`, having made sure that no other input goes there and that no input is overwritten."""
-        path = self.file_for(source, index, member)
+        return self.own(self.file_for(source, index, member), source, index)
+
+    def own(self, path: str, source: Source, index: int = 0) -> str:
+        """Return `path`, having made sure that it is the result of no other input, and no input itself."""
         if self.kind == "folder":  # the numbers of a pattern never meet
             owner = f"{source.label} {index}"
             with self._sync:

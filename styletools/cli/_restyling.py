@@ -1,6 +1,7 @@
 """What commands that restyle share: the options that say which model and style, and how a Restyler is made of them."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -94,6 +95,23 @@ class Choice:
         told = [os.fspath(path) for path in named if path]
         return [path for path in dict.fromkeys(told) if not files.is_temporary(path)]
 
+    def anywhere(self) -> "Choice":
+        """Return the same for processes in other folders: its files by their absolute names."""
+
+        def absolute(mixture):
+            return [dataclasses.replace(style, path=style.path.absolute()) for style in mixture]
+
+        return dataclasses.replace(
+            self, path=self.path and self.path.absolute(), mask=self.mask and os.path.abspath(self.mask),
+            keys=[(time, absolute(mixture)) for time, mixture in self.keys], outside=absolute(self.outside),
+        )  # fmt: skip
+
+    def check_same(self, recipe: dict[str, Any]) -> None:
+        """Raise DoesNotFit where the files here are others than those that a `recipe` was made of elsewhere."""
+        there = modelfile.digest(self.path) if self.path else ""
+        if there != self.digest or self.recipe() != recipe:
+            raise errors.DoesNotFit(f"{os.uname().nodename}: has another model, style or mask of that name")
+
     @property
     def _made_for(self) -> dict[str, Any]:
         """What style records must fit."""
@@ -141,8 +159,11 @@ class Choice:
         from styletools.engine import graph
 
         why = graph.obstacle(device, self.preserve_color or "")
-        if not why and not (self.path and methods.describe(self.method).has_graphs):
+        described = methods.describe(self.method)
+        if not why and not (self.path and described.has_graphs):
             why = f"{self.method} has no graph"
+        if not why and self.direction != (described.directions or ("",))[0]:
+            why = f"--direction {self.direction} takes torch"
         if not why and self.config:
             why = "-O takes torch"
         if why:

@@ -1,5 +1,7 @@
 """st-apply: restyle pictures."""
 
+import functools
+
 import click
 
 from styletools import errors, log, streams
@@ -27,6 +29,7 @@ _GRAPH_BYTES = 250  # a pixel, of a picture that is restyled without torch
 @click.option("--prune", is_flag=True, help="Remove results from a folder that have lost their inputs.")
 @click.option("--watch", is_flag=True, help="Stay, and restyle what arrives in folders.")
 @click.option("--shard", metavar="I/N", type=_folder.Shard(), help="Do the I-th of N parts of the work: 1/8 ... 8/8.")
+@click.option("--ray", metavar="ADDRESS", help="Spread a folder over the Ray cluster there; auto finds this machine's.")
 @click.option("--no-wait", is_flag=True, help="Exit with 75 where another run is at work in the folder.")
 @click.option("-MD", "dependencies", metavar="FILE", type=click.Path(dir_okay=False, readable=False),
               help="Write rules for make into FILE: what each result depends on.")
@@ -36,7 +39,7 @@ _GRAPH_BYTES = 250  # a pixel, of a picture that is restyled without torch
 @_options.fail_fast
 def main(
     inputs, output, from_format, to_format, device, engine, precise, jobs, files_from, null, force, dry_run, check,
-    prune, watch, shard, no_wait, dependencies, quality, max_pixels, max_memory, fail_fast, **look,
+    prune, watch, shard, ray, no_wait, dependencies, quality, max_pixels, max_memory, fail_fast, **look,
 ):  # fmt: skip
     """Restyle pictures: files, folders (the tree is kept, what is up to date is passed over), pipes, tar archives.
 
@@ -46,7 +49,7 @@ def main(
     if STDIN in [*inputs, files_from or not inputs and STDIN]:
         _restyling.check_standard_input(choice)
     target = Target(output, to_format, quality=quality)
-    wanted = _folder.Wanted(force, dry_run, check, prune, watch, shard, no_wait, dependencies)
+    wanted = _folder.Wanted(force, dry_run, check, prune, watch, shard, ray, no_wait, dependencies)
     _folder.check_use(wanted, target, inputs, files_from)
     target.check()
 
@@ -61,9 +64,18 @@ def main(
         return found
 
     limits = streams.Limits(max_pixels=max_pixels)
-    restyler = Deferred(lambda: _set_up(choice, device, limits, engine, precise, target.kind == "stream", max_memory))
+    how = {"device": device, "limits": limits, "engine": engine, "precise": precise, "memory": max_memory}
+    restyler = Deferred(lambda: _set_up(choice, adapts=target.kind == "stream", **how))
 
     def work(sources, finished=None, total=None):
+        if ray:
+            from styletools.cli import _cluster
+
+            there = functools.partial(_set_up_there, choice.anywhere(), choice.recipe(), **how)
+            task = _cluster.Task(there, to_format, quality, from_format, max_pixels)
+            return _cluster.spread(
+                sources, target, task, address=ray, device=device, fail_fast=fail_fast, total=total, finished=finished
+            )
         return run(
             sources, target, restyler.make() if watch else restyler, from_format=from_format, max_pixels=max_pixels,
             jobs=jobs, fail_fast=fail_fast, total=total, finished=finished,
@@ -75,6 +87,12 @@ def main(
             recipe["precise"] = True  # so that results without it stay current
         return _folder.bring_up_to_date(target, find, work, recipe, wanted, inputs=inputs, needed=choice.files())
     return _folder.make_files(target, find(), work, wanted, needed=choice.files())
+
+
+def _set_up_there(choice, recipe, **how):
+    """Do what `_set_up` does in a worker of a cluster, having made sure that it has the same files."""
+    choice.check_same(recipe)
+    return _set_up(choice, adapts=False, **how)
 
 
 def _set_up(choice, device, limits, engine, precise, adapts, memory):
