@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -170,6 +171,7 @@ def load(model: str | os.PathLike, *, device="cpu", settings: Mapping[str, Any] 
         raise errors.DoesNotFit(f"{path}: {error}") from error
     load_tensors(method, tensors, path)
     method.nets.eval()
+    _read_version.cache_clear()
     try:
         method.to(device)
     except errors.DoesNotFit as error:
@@ -378,7 +380,7 @@ def _recognize(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor], s
     from styletools import methods
 
     if origin(path) == "graph":
-        state = {"graph.bytes": _bytes(path)}
+        state = {"onnx": _bytes(path)}
     else:
         state = _read_folder(path) if os.path.isdir(path) else _read_checkpoint(path)
     name = methods.detect(state)
@@ -452,6 +454,15 @@ def _read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
 
     Nothing in it is run. Raises DataError for what is damaged or holds anything but plain data.
     """
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        return _read_version(os.fspath(path), found.st_mtime_ns, found.st_size)
+    return _read_version.__wrapped__(os.fspath(path), 0, 0)
+
+
+@functools.lru_cache(maxsize=MOST_FILES)  # finding, checking and loading a model each read it; `load` empties this
+def _read_version(path: str, changed: int, size: int) -> dict[str, Tensor]:
+    """Do what `_read_checkpoint` says, with a file as it was at a time."""
     import torch
 
     try:

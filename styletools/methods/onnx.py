@@ -80,12 +80,12 @@ class ONNX(Method):
 
     @staticmethod
     def detect(state_dict):
-        found = state_dict.get("graph.bytes")
+        found = state_dict.get("onnx")
         return LAYOUTS[0] if len(state_dict) == 1 and found is not None and found.dtype == torch.uint8 else ""
 
     @staticmethod
     def convert(state_dict):
-        return Config(size=state_dict["graph.bytes"].numel()), dict(state_dict)
+        return Config(size=state_dict["onnx"].numel()), {"graph.bytes": state_dict["onnx"]}
 
 
 class _Runner:

@@ -27,8 +27,9 @@ def drawn(shapes, seed=0, scale=1.0):
 
 
 def empty(shapes):
-    """Return tensors of these shapes that take no memory, for those who look at shapes alone."""
-    return {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}
+    """Return tensors of these shapes that take no memory, for those who look at shapes alone; of files, bytes."""
+    kinds = {"onnx": torch.uint8}
+    return {key: torch.zeros((), dtype=kinds.get(key)).expand(shape) for key, shape in shapes.items()}
 
 
 def conv(key, channels_out, channels_in, kernel, bias=True):
@@ -358,5 +359,6 @@ LAYOUTS = {
     "pix2pix, dropout": ("pix2pix", "pix2pix", resnet(batch=True, dropout=True)),
     "CUT, 9 blocks": ("cut", "CUT", resnet(blocks=9, smooth=True)),
     "CUT, 4 blocks": ("cut", "CUT", resnet(blocks=4, smooth=True)),
+    "ONNX": ("onnx", "ONNX", {"onnx": (1000,)}),
     "animegan2-pytorch": ("animegan", "animegan2-pytorch", animegan2()),
 }  # fmt: skip
