@@ -115,3 +115,19 @@ def test_frames_through_a_pipe_take_no_more_memory(sh, folder):
         peaks.append(float(done.stdout))
         assert (folder / "out.ppm").stat().st_size == count * (16 * 24 * 3 + 13)
     assert peaks[1] - peaks[0] < 20, "MB"
+
+
+def test_what_is_too_large_for_the_memory_goes_to_torch(call, picture):
+    picture("a.png", 160, 150)
+    status, _, err = call("st-apply", "-v", "-s", "great-wave", "--max-memory", "1M", "a.png", "-o", "out.png")
+    assert status == 0 and "restyled by torch: too large for the memory, but in tiles" in err
+    assert call("st-apply", "-s", "great-wave", "--max-memory", "64g", "a.png", "-o", "whole.png")[0] == 0
+    whole, tiled = (np.asarray(Image.open(name)).astype(int) for name in ("whole.png", "out.png"))
+    assert abs(whole - tiled).max() <= 2, "and it is the same picture, up to bfloat16"
+
+
+@pytest.mark.parametrize("size", ["0", "much", "-1G", "2X", ""])
+def test_memory_is_a_number_of_bytes(call, picture, size):
+    picture("a.png", 30, 20)
+    status, _, err = call("st-apply", "-s", "great-wave", f"--max-memory={size}", "a.png", "-o", "out.png")
+    assert status == 2 and "500M or 2G" in err
