@@ -113,6 +113,18 @@ def _beside(output: str) -> str:
     return f"{os.path.splitext(output)[0].replace('%', '')}.preview.png"
 
 
+def _set_up(choice, device: str, limits, *, frame_by_frame: bool):
+    """Return what restyles frames, and the styles over time: without torch where frames do not depend on one another."""
+    if frame_by_frame and len(choice.keys) == 1:
+        from styletools.engine import graph
+
+        try:
+            return choice.set_up_graph(device, limits), []
+        except graph.NotPossible as why:
+            log.info(f"restyled by torch: {why}")
+    return choice.set_up(device, limits)
+
+
 @contextlib.contextmanager
 def _writer(output: str, kind: str, info):
     """Within, what writes frames one by one: into numbered pictures, or as y4m."""
@@ -221,7 +233,7 @@ def main(
             }  # fmt: skip
             segments = film.Segments(Path(output), recipe, resume=resume, overwrite=overwrite)
             stack.enter_context(segments)
-        restyler, course = choice.set_up(device, limits)
+        restyler, course = _set_up(choice, device, limits, frame_by_frame=not steady or kind == "sheet")
         restyler.size = size
         seen = film.Look(restyler, film.Course(course) if len(course) > 1 else None, steady, flow)
         shown = sheet.add if sheet else lambda before, after: None

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
 
 from styletools import __version__, errors, files, modelfile
 from styletools.engine import graph

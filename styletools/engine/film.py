@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from styletools import errors, files, log, modelfile, streams
-from styletools.engine import mux, video
+from styletools.engine import graph, mux, video
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,22 +61,42 @@ class Course:
 class Look:
     """Restyles the frames of a film, one after another; what was made before steadies what is made next."""
 
-    def __init__(self, restyler: infer.Restyler, course: Course | None, strength: float, flow: str = "plain"):
-        """strength: of what keeps the film steady, 0 to 1; 0 restyles frame by frame. flow: plain or raft."""
-        from styletools.engine.steady import Steady
-
+    def __init__(
+        self, restyler: infer.Restyler | graph.Restyler, course: Course | None, strength: float, flow: str = "plain"
+    ):
+        """strength: of what keeps the film steady, 0 to 1; 0 restyles frame by frame, and takes no torch where the
+        restyler takes none. flow: plain or raft.
+        """
         self.restyler, self.course = restyler, course
-        estimate = None
-        if flow == "raft" and strength:
-            from styletools.engine.raft import Raft
+        self._steady = None
+        if strength:
+            from styletools.engine.steady import Steady
 
-            estimate = Raft(restyler.method.device)
-        self._steady = Steady(restyler, strength, estimate)
-        self.state, self.restore = self._steady.state, self._steady.restore
+            estimate = None
+            if flow == "raft":
+                from styletools.engine.raft import Raft
+
+                estimate = Raft(restyler.method.device)
+            self._steady = Steady(restyler, strength, estimate)
 
     def __call__(self, frame: video.Frame) -> video.Frame:
         self.at(float(frame.time))
-        return video.Frame(self._steady(frame.image), frame.time, frame.duration)
+        made = (self._steady or self.restyler)(frame.image)
+        return video.Frame(made, frame.time, frame.duration)
+
+    def begin(self) -> None:
+        """Make frames from here on independent of those before, but for what `state` returns."""
+        if isinstance(self.restyler, graph.Restyler):
+            self.restyler.graph.restart()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that the next frame depends on, named."""
+        return self._steady.state() if self._steady else {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on after the frame that `state` was asked for."""
+        if self._steady:
+            self._steady.restore(state)
 
     def at(self, time: float) -> None:
         """Put on the style of a time."""
@@ -152,13 +172,18 @@ class Segments:
 
     def state(self) -> dict[str, Tensor]:
         """Return what the first frame after the finished segments depends on."""
+        if not self.count or not next(modelfile.read_headers(self.folder / STATE)).tensors:
+            return {}
         from safetensors.torch import load_file
 
-        return load_file(self.folder / STATE) if self.count else {}
+        return load_file(self.folder / STATE)
 
     def finish(self, frames: int, state: dict[str, Tensor]) -> None:
         """Count the next segment as finished: it has so many frames, and after it this is the state."""
-        from safetensors.torch import save
+        if state:
+            from safetensors.torch import save
+        else:
+            from safetensors.numpy import save
 
         count, frames = self.count + 1, self.frames + frames
         told = {"recipe": self._recipe, "segments": str(count), "frames": str(frames)}
@@ -315,6 +340,7 @@ def make(
         reading = _until_broken(found, broken)
         for first in reading:
             count = 0
+            look.begin()
             with mux.Writer(segments.next, like, encoding) as writer:
                 for frame in itertools.chain([first], itertools.islice(reading, length - 1)):
                     made = look(frame)

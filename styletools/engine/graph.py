@@ -161,10 +161,13 @@ class Graph:
         self.multiple = int(self.metadata["multiple"])
         self.shapes = {key: tuple(shape) for key, shape in json.loads(self.metadata["shapes"]).items()}
         self.half = not precise and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self._scene = _Scene()
         self._requests: dict[tuple, openvino.InferRequest] = {}
         self.adapts = True  # whether pictures of one size in a row become faster, and some values another level
-        self._repeated = (0, 0, 0)  # height, width and number of the last pictures
+        self.restart()
+
+    def restart(self) -> None:
+        """Treat the next picture as the first one."""
+        self._repeated, self._scene = (0, 0, 0), _Scene()
 
     def encode(self, levels: np.ndarray) -> dict[str, np.ndarray]:
         """Return the style record of a picture (H, W, 3), float32 in [0, 255]."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -149,9 +150,41 @@ def test_without_steadiness_frames_are_those_of_st_apply(restyle, call, clips, f
     assert restyle(clips["ntsc"], "--duration", "0.1", "--steady", "0", "-o", "f-%d.png") == 0, restyle.err
     for number, frame in enumerate(video.read(clips["ntsc"], duration=Fraction(1, 10)), 1):
         Image.fromarray(frame.image.array).save(folder / "in.png")
-        words = ["-m", live_model, "-s", "s.png", "--engine", "torch", "in.png", "-o", "applied.png"]
+        words = ["-m", live_model, "-s", "s.png", "in.png", "-o", "applied.png"]
         assert call("st-apply", *words)[0] == 0
         assert (pixels(folder / "applied.png") == pixels(folder / f"f-{number}.png")).all()
+
+
+@pytest.mark.slow
+def test_frame_by_frame_takes_no_torch(clips, folder, live_model):
+    """Where OpenVINO is; a film that is gone on with is the same, byte by byte."""
+    pytest.importorskip("openvino")
+    Image.linear_gradient("L").rotate(30).convert("RGB").save(folder / "s.png")
+    words = [clips["ntsc"], "-m", live_model, "-s", "s.png", "--steady", "0", "--duration", "0.5", "--segment", "5"]
+    script = """
+import sys
+from styletools.cli.st_video import main
+from styletools.engine import film, graph
+graph.SAME = 1
+if "stop" in sys.argv:
+    sys.argv.remove("stop")
+    finish = film.Segments.finish
+    def stop(segments, frames, state):
+        finish(segments, frames, state)
+        if segments.count == 2:
+            sys.exit(5)
+    film.Segments.finish = stop
+main(sys.argv[1:], standalone_mode=False)
+assert "torch" not in sys.modules
+"""
+
+    def run(*more):
+        done = subprocess.run([sys.executable, "-c", script, *map(str, [*words, *more])], cwd=folder, check=False)
+        return done.returncode
+
+    assert run("-o", "a.mp4") == 0
+    assert run("-o", "b.mp4", "stop") != 0 and run("-o", "b.mp4", "--resume") == 0
+    assert (folder / "a.mp4").read_bytes() == (folder / "b.mp4").read_bytes()
 
 
 def test_another_flow(restyle, clips, folder, monkeypatch):
@@ -174,9 +207,9 @@ def test_styles_fade_into_each_other(restyle, clips, folder):
         assert restyle(*words, "-o", f"{name}-%02d.png", style=style) == 0, restyle.err
     fade, first, second = ([pixels(folder / f"{name}-{i:02}.png").astype(float) for i in range(1, 16)]
                            for name in ("fade", "first", "second"))  # fmt: skip
-    assert (fade[0] == first[0]).all() and (fade[14] == second[14]).all()
+    assert max(np.abs(fade[0] - first[0]).max(), np.abs(fade[14] - second[14]).max()) <= 1, "graphs round otherwise"
     from_first = [np.abs(a - b).mean() for a, b in zip(fade, first)]
-    assert from_first[4] < from_first[6] < from_first[8] and from_first[2] == 0
+    assert from_first[4] < from_first[6] < from_first[8] and from_first[2] < 0.01
     assert np.abs(fade[6] - second[6]).mean() > 0
 
 
