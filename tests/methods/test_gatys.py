@@ -166,6 +166,7 @@ def test_a_style_that_does_not_fit(slim, pair):
         ({"style_layers": " , "}, "names no layer"),
         ({"content_layer": "conv4_1"}, "slim has no layer 'conv4_1'"),
         ({"backbone": "vgg11"}, "unknown backbone"),
+        ({"finish": "vgg11"}, "unknown backbone"),
         ({"optimizer": "sgd"}, "lbfgs or adam"),
         ({"steps": 0}, "at least 1"),
         ({"scales": 0}, "at least 1"),
@@ -279,3 +280,75 @@ def test_the_gram_error_is_that_of_the_wide_matrices(slim, pair):
         joint.append(space.style(layer, *_Moments.apply(features))[0])
     expected = (wide[0] - wide[1]).square().mean() / wide[1].square().mean()
     torch.testing.assert_close(_gram_error(*joint, space.metric(layer)), expected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(40, 48), (3, 5), (32, 64)])
+def test_moments_and_their_gradient(kind, size):
+    """They are what autograd makes of the plain formulas, as near as the type allows."""
+    tolerance = 1e-5 if kind is torch.float32 else 0.02
+    generator = torch.Generator().manual_seed(0)
+    features = torch.rand(1, 7, *size, generator=generator).contiguous(memory_format=torch.channels_last).to(kind)
+    weights = torch.randn(7, generator=generator), torch.randn(7, 7, generator=generator)
+    gradients = []
+    for statistics in (_Moments.apply, lambda x: (stats.mean(x)[0], stats.moment(x)[0])):
+        leaf = features.detach().clone().requires_grad_()
+        found = statistics(leaf)
+        gradients += torch.autograd.grad(sum((a * b).sum() for a, b in zip(found, weights)), leaf)
+        for value, wanted in zip(found, (stats.mean(features)[0], stats.moment(features)[0])):
+            assert value.dtype == torch.float32
+            torch.testing.assert_close(value, wanted, rtol=tolerance / 4, atol=1e-5)
+    ours, theirs = (gradient.float() for gradient in gradients)
+    assert (ours - theirs).norm() <= tolerance * theirs.norm()
+
+
+def test_a_steep_start_does_not_stop_the_search(slim, pair):
+    """Steps too long for the losses are shortened until they help, again and again."""
+    seen = []
+    method = methods.create("gatys", {"steps": 60, "scales": 1, "style_weight": 3000.0, "spread_weight": 3000.0})
+    method.progress = lambda step, steps, losses: seen.append(losses["spread"])
+    method.apply(pair[0], style=method.encode_style([pair[1]], [1.0]))
+    assert min(seen[30:]) < 0.9 * min(seen[:30])
+
+
+@pytest.fixture
+def both(random_slim, tmp_path, monkeypatch):
+    """A slim, and a VGG-19 to relu4_1, of random weights."""
+    from styletools.nn.vgg import VGG, VGG19, torchvision_index
+
+    state, generator = {}, torch.Generator().manual_seed(0)
+    for conv, layer in VGG(VGG19, last="relu4_1").convs.items():
+        for kind in ("weight", "bias"):
+            value = torch.randn(getattr(layer, kind).shape, generator=generator) * 0.03
+            state[f"{torchvision_index(VGG19, conv)}.{kind}"] = value
+    torch.save(state, tmp_path / "vgg19.pth")
+    monkeypatch.setenv("STYLETOOLS_WEIGHTS", f"{tmp_path}:{random_slim}")
+
+
+def test_another_network_does_the_last_size(both, pair, capsys):
+    content, style = F.interpolate(pair[0], size=(128, 128)), pair[1]
+    method, sizes = methods.create("gatys", {"steps": 5}), set()
+    record, features = method.encode_style([style], [1.0]), method._features
+
+    def noted(image, space):
+        sizes.add((space.network.name, image.shape[-1]))
+        return features(image, space)
+
+    method._features = noted
+    result = method.apply(content, style=record)
+    assert sizes == {("slim", 64), ("vgg19", 128)}
+    assert {key for key in record if key.startswith("vgg19.")} == {
+        f"vgg19.{layer}.{kind}" for layer in LAYERS[:4] for kind in ("mean", "moment")
+    }
+    assert not torch.equal(result, restyle(content, style, finish="none", steps=5))
+    assert "does all of the work" not in capsys.readouterr().err
+    less = {key: value for key, value in record.items() if not key.startswith("vgg19.")}
+    alone = methods.create("gatys", {"steps": 5}).apply(content, style=less)
+    assert torch.equal(alone, restyle(content, style, finish="none", steps=5))
+    assert "the style says nothing of vgg19: slim does all of the work" in capsys.readouterr().err
+
+
+def test_without_its_weights_vgg19_is_not_waited_for(slim, pair, monkeypatch):
+    monkeypatch.setattr(backbones, "download", lambda *args: pytest.fail("a download was tried"))
+    assert not backbones.at_hand("vgg19") and backbones.at_hand("slim")
+    assert torch.equal(restyle(*pair), restyle(*pair, finish="none"))
