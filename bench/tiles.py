@@ -32,7 +32,7 @@ def picture(side: int, path: Path) -> None:
     noise = rng.integers(0, 8, (256, side, 3), dtype=np.uint8)
     for top in range(0, side, 256):
         rows = array[top : top + 256]
-        rows[:] = rows // 256 * 8 + (rows.astype(np.uint16) * 247 // 255).astype(np.uint8) + noise[: len(rows)]
+        rows[:] = (rows.astype(np.uint16) * 248 // 256).astype(np.uint8) + noise[: len(rows)]
     Image.fromarray(array).save(path, compress_level=1)
 
 
