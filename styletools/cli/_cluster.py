@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import tempfile
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from styletools import errors, files, log
 from styletools.cli import _command, _loop
 from styletools.cli._loop import Source, Target
 
+BUSY = 60  # seconds after which one is told that no worker has started
 TRIES = 3  # workers that a file may take with it, and times that a worker may fail to start
 
 
@@ -53,14 +55,19 @@ class Worker:
     def start(self) -> tuple[int, str] | None:
         """Load what is heavy; return status and message of what prevents it."""
         try:
-            self._function = self._function or self._task.set_up()
+            self._set_up()
         except Exception as error:
             told = _command.as_styletools_error(error)
             return told.status, str(told)
         return None
 
+    def _set_up(self) -> Callable:
+        self._function = self._function or self._task.set_up()
+        return self._function
+
     def make(self, source: Source, data: bytes) -> Made:
         """Restyle a file of which `data` is the content."""
+        function = self._set_up()  # Ray may have begun anew since `start`
         task, said = self._task, io.StringIO()
         with tempfile.TemporaryDirectory(prefix="styletools-") as place:
             local = Source(os.path.join(place, "in", source.name), os.path.join(place, "in"))
@@ -70,7 +77,7 @@ class Worker:
             log.setup("st-apply", as_json=True)
             with contextlib.redirect_stderr(said):
                 status = _loop.run(
-                    [local], target, self._function, from_format=task.from_format, max_pixels=task.max_pixels, jobs=1
+                    [local], target, function, from_format=task.from_format, max_pixels=task.max_pixels, jobs=1
                 )
             made = [path for path in Path(target.path).rglob("*") if path.is_file()]
             results = {str(path.relative_to(target.path)): path.read_bytes() for path in made}
@@ -142,10 +149,15 @@ def spread(
             elif finished:
                 finished(source, paths)
 
+        began, told = time.monotonic(), False
         while True:
             hand_out()
-            if not any(source for _, source in running.values()) and free:
+            idle = not any(source for _, source in running.values())
+            if idle and free:
                 break
+            if idle and not told and time.monotonic() - began > BUSY:
+                told = True
+                log.warning(f"--ray {address}: the cluster is busy; waiting for a worker")
             if not running:
                 raise errors.Unavailable(f"--ray {address}: no worker could be started")
             for ref in ray.wait(list(running), timeout=0.5)[0]:
@@ -157,12 +169,12 @@ def spread(
                 except ray.exceptions.RayError as error:
                     # Ray starts it again, where there is room; what it has loaded is lost.
                     log.info(f"a worker was lost: {str(error).splitlines()[0]}")
-                    lost[source or worker] += 1
+                    lost[source or id(worker)] += 1
                     if source and lost[source] < TRIES:
                         again.append(source)
                     elif source:
                         failed(errors.StyletoolsError(f"took {TRIES} workers with it"), source)
-                    if source or lost[worker] < TRIES:
+                    if source or lost[id(worker)] < TRIES:
                         running[worker.start.remote()] = (worker, None)
                     continue
                 if source:

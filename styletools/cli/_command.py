@@ -47,6 +47,20 @@ def _make(name: str, kind, function):
     return made
 
 
+def arrange(command: click.Command, sections: dict[str, str]) -> None:
+    """Show the options of a command in sections, {title: names between spaces}; the rest comes last."""
+
+    def format_options(context, formatter):
+        told = {option.opts[-1].lstrip("-"): option.get_help_record(context) for option in command.get_params(context)}
+        for title, names in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([told.pop(name) for name in names.split()])
+        with formatter.section("Others"):
+            formatter.write_dl([record for record in told.values() if record and record[1]])
+
+    command.format_options = format_options
+
+
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Tell what is done; tracebacks with errors.")
 _quiet = click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings.")
 _json_lines = click.option("--json", "json_lines", is_flag=True, help="Messages and progress as JSON lines.")

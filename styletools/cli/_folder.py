@@ -203,6 +203,11 @@ def bring_up_to_date(
     what makes the results, beside the inputs; needed: the files of it. inputs: as they were named.
     """
     sources = find()
+    if wanted.dry_run and not isinstance(sources, list):
+        for source in sources:
+            if in_shard(source, wanted.shard):
+                _say(f"{source.label}\t{target.file_for(source)}")
+        return 0
     with contextlib.ExitStack() as stack:
         if not (wanted.check or wanted.dry_run):
             part = "{}/{}".format(*wanted.shard) if wanted.shard else ""
@@ -290,6 +295,7 @@ def _noting(
 
 def _say(line: str) -> None:
     sys.stdout.buffer.write(os.fsencode(line) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 # ---- what lost its input ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import click
 
 from styletools import errors, log, streams
 from styletools.cli import _folder, _options, _restyling
-from styletools.cli._command import command
+from styletools.cli._command import arrange, command
 from styletools.cli._loop import STDIN, Deferred, Target, find_sources, run
 
 ENGINES = ("auto", "torch", "graph")
@@ -87,6 +87,17 @@ def main(
             recipe["precise"] = True  # so that results without it stay current
         return _folder.bring_up_to_date(target, find, work, recipe, wanted, inputs=inputs, needed=choice.files())
     return _folder.make_files(target, find(), work, wanted, needed=choice.files())
+
+
+arrange(
+    main,
+    {
+        "Style": "model style style-label alpha direction preserve-color mask outside style-size size option seed",
+        "Input and output": "output from to quality files-from null",
+        "Folders": "force dry-run check prune watch no-wait MD shard ray",
+        "Speed and limits": "device engine precise jobs max-pixels max-memory fail-fast",
+    },
+)
 
 
 def _set_up_there(choice, recipe, **how):

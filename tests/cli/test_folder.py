@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from styletools import manifest, streams
-from styletools.cli import _folder
+from styletools.cli import _folder, st_apply
 from styletools.cli._loop import Source
 from styletools.manifest import LOCK, NAME
 
@@ -406,3 +406,28 @@ def test_dependencies_of_what_is_up_to_date_and_of_single_files(apply, picture, 
     assert apply("gone.png", "in/a.png", "-o", "one/", "-MD", "one.d") == 1
     assert "one/a.png: in/a.png" in Path("one.d").read_text() and "gone" not in Path("one.d").read_text()
     assert apply("in/a.png", "-MD", "y.d") == 2 and not Path("y.d").exists()
+
+
+# ---- words -----------------------------------------------------------------------------------------------
+
+
+def test_help_is_in_sections(call):
+    status, out, _ = call("st-apply", "--help")
+    titles = [line for line in out.decode().splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert status == 0
+    assert titles == ["Style:", "Input and output:", "Folders:", "Speed and limits:", "Others:"]
+    own = {option.opts[-1] for option in st_apply.main.params if option.opts[-1].startswith("-")}
+    assert all(out.decode().count(f"{name} ") for name in own)
+
+
+def test_names_that_come_one_by_one(call, picture, live_model, folder):
+    """They are neither read nor made with -n, and divided like others."""
+    names = [f"in/{number}.png" for number in range(9)]
+    lines = "\n".join(names).encode()
+    command = ["-m", live_model, "-s", picture("s.png", 40, 36), "--files-from", "-", "-o", "out/", "-n"]
+    status, out, _ = call("st-apply", *command, stdin=lines)
+    assert status == 0 and out.decode().split("\n")[:-1] == [f"{name}\t{name.replace('in', 'out')}" for name in names]
+    parts = [call("st-apply", *command, "--shard", f"{i}/2", stdin=lines)[1].splitlines() for i in (1, 2)]
+    assert all(parts) and sorted(sum(parts, [])) == out.splitlines()
+    assert not (folder / "out").exists()
+    assert call("st-apply", *command[:-1], "--check", stdin=lines)[0] == 2
