@@ -1,4 +1,4 @@
-"""gatys: no worse than plain L-BFGS on the same losses, steady at the edges, and clear about what is missing."""
+"""gatys: better than plain L-BFGS on the same losses, steady at the edges, and clear about what is missing."""
 
 import numpy as np
 import pytest
@@ -251,22 +251,22 @@ def _objective(network, image, kept, wanted, config):
 
 
 @pytest.mark.slow
-def test_no_worse_than_plain_lbfgs(weights, reference):
+def test_better_than_plain_lbfgs_in_half_the_steps(weights, reference):
     content = picture(reference / "content" / "adain_golden_gate.jpg", (96, 80))
     style = picture(reference / "style" / "la_muse.jpg", (96, 96))
-    steps = 300
+    steps = 100
     method = methods.create("gatys", {"backbone": "vgg19", "steps": steps})
     with torch.no_grad():
         ours = method.apply(content, style=method.encode_style([style], [1.0]))
     network, layers = backbones.load("vgg19"), LAYERS[:4]
-    theirs, kept, wanted = plain_lbfgs(network, content, style, layers, method.config, steps)
+    theirs, kept, wanted = plain_lbfgs(network, content, style, layers, method.config, 2 * steps)
     with torch.no_grad():
         (total, loss), (their_total, their_loss) = (
             map(float, _objective(network, x, kept, wanted, method.config)) for x in (ours, theirs)
         )
     print(f"total {total:.4f}, theirs {their_total:.4f}; style {loss:.5f}, theirs {their_loss:.5f}")
-    assert total <= 1.02 * their_total
-    assert loss <= 1.02 * their_loss
+    assert total <= 0.98 * their_total
+    assert loss <= 0.98 * their_loss
 
 
 def test_the_gram_error_is_that_of_the_wide_matrices(slim, pair):
