@@ -114,7 +114,7 @@ def _beside(output: str) -> str:
 
 
 def _set_up(choice, device: str, limits, *, frame_by_frame: bool):
-    """Return what restyles frames, and the styles over time: without torch where frames do not depend on one another."""
+    """Return what restyles frames, and the styles over time; without torch where each frame stands for itself."""
     if frame_by_frame and len(choice.keys) == 1:
         from styletools.engine import graph
 

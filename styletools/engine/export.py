@@ -291,8 +291,8 @@ class _Writer:
         return pooled, None
 
     def _on_native_batch_norm(self, x, weight, bias, mean, variance, training, momentum, eps, channels):
-        weight, bias = (default if given is None else given
-                        for given, default in ((weight, torch.ones(channels)), (bias, torch.zeros(channels))))  # fmt: skip
+        weight = torch.ones(channels) if weight is None else weight
+        bias = torch.zeros(channels) if bias is None else bias
         x = self._plain(x)
         if training:  # of one picture: that is instance normalisation
             return self._emit("InstanceNormalization", x, weight, bias, epsilon=float(eps)), None, None
@@ -382,7 +382,7 @@ class _Writer:
 
 
 def _spread(weight: Tensor) -> Tensor:
-    """Return the weights (in, out, 4, 4) of the transposed convolution that is resizing to twice the sides, then `weight`.
+    """Return the weights (in, out, 4, 4) of the transposed convolution that doubles the sides and applies `weight`.
 
     weight: (out, in, 3, 3).
     """
