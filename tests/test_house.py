@@ -149,7 +149,9 @@ LATE = {
     ),
     "st-extract": (["-l", "relu9_9", "a.png"], ["-b", "nope", "a.png"], ["gone.png"], ["a.png", "-o", "x.png"]),
     "st-gram": (["--for", "nope", "a.png"], ["--for", "gatys", "-O", "nope=1", "a.png"], ["gone.png"], ["-l", "x"]),
-    "st-model": (["show", "gone"], ["list"], ["nope"]),
+    "st-model": (["show", "gone"], ["list"], ["nope"], ["import", "gone.pth", "-o", "x.safetensors"],
+                 ["import", "a.png", "-o", "x.safetensors"], ["export", "live", "-o", "x.gif"],
+                 ["export", "live", "--layout", "nope", "-o", "x.pth"], ["export", "slim", "-o", "x.pt"]),
     "st-sample": (
         [],
         ["-m", "gone.safetensors"],
