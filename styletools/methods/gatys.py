@@ -74,9 +74,7 @@ class _Space:
         if layer not in heads:
             return second, torch.stack([average, stats.std_from_moment(average, second)])
         weight, bias = heads[layer].weight.flatten(1), heads[layer].bias
-        joint = torch.cat(
-            [torch.cat([second, average[:, None]], 1), torch.cat([average, average.new_ones(1)])[None]]
-        )
+        joint = torch.cat([torch.cat([second, average[:, None]], 1), torch.cat([average, average.new_ones(1)])[None]])
         mean = weight @ average + bias
         variance = ((weight @ (second - torch.outer(average, average))) * weight).sum(1)
         std = (variance.clamp_min(0) + stats.EPS).sqrt()
@@ -114,6 +112,11 @@ class Gatys(Method):
             raise errors.UsageError(f"optimizer={config.optimizer}: lbfgs or adam expected")
         if config.steps < 1 or config.scales < 1:
             raise errors.UsageError("steps and scales must be at least 1")
+
+    def to(self, device):
+        """Move to a device; returns itself."""
+        self._spaces.clear()
+        return super().to(device)
 
     def _space(self, name: str) -> _Space:
         """Return a backbone, loaded on first use, and settle which style layers there are."""
