@@ -25,7 +25,7 @@ def taken_by(take: Callable[[Tensor, str], tuple[Tensor, Tensor]]) -> Iterator[N
 
     It is for pictures of which only a part is at hand, holds for this thread, and without gradients only. features:
     (..., C, H, W). kind: "norm" of normalisation layers, or "variance", for the mean and the biased variance, (..., C)
-    each; "covariance" for the mean, and (..., C, C).
+    each; "unbiased" for the mean and the unbiased variance; "covariance" for the mean, and (..., C, C).
     """
     token = _take.set(take)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -156,7 +157,9 @@ class CudaLanes(Lanes):
             with torch.cuda.device(self.device), torch.cuda.stream(stream):
                 work()
                 # What must look at a result in between cannot be recorded; a failed recording would leave traces.
-                torch.cuda.set_sync_debug_mode("error")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of the mode being a prototype
+                    torch.cuda.set_sync_debug_mode("error")
                 work()
             torch.cuda.set_sync_debug_mode("default")
             graph = torch.cuda.CUDAGraph()

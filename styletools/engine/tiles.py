@@ -38,8 +38,8 @@ MARGIN = 0.8  # of the memory that may be taken, which is counted on
 
 # Nanoseconds, roughly, of a core: what matters is their ratio.
 _PER_PRODUCT, _PER_BYTE, _PER_BYTE_KEPT = 0.02, 0.3, 1.0
-# These take but the shape of what they are given.
-_FACTORIES = {"aten::new_zeros", "aten::new_ones", "aten::new_full", "aten::zeros_like", "aten::ones_like"}
+# These take but the type of what they are given; those take its shape, which is that of a tile.
+_OF_TYPE, _OF_SHAPE = {"aten::new_zeros", "aten::new_ones", "aten::new_full"}, {"aten::ones_like", "aten::full_like"}
 
 
 class NotTiled(Exception):
@@ -136,7 +136,7 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, arguments=(), named=None):
         named = named or {}
         result = function(*arguments, **named)
-        if self._listening and function._schema.name not in _FACTORIES:
+        if self._listening and function._schema.name not in _OF_TYPE:
             self._note(function, arguments, named, result)
         return result
 
@@ -148,6 +148,8 @@ class Tape(TorchDispatchMode):
             return  # it does not depend on the picture: what was made is taken as it is
         if function._schema.is_mutable:
             raise NotTiled(f"{function} changes what it is given")
+        if function._schema.name in _OF_SHAPE:
+            raise NotTiled(f"{function} may be how it counts pixels")
         if any(word in function._schema.name for word in ("upsample", "adaptive", "grid_sample")):
             sizes = [x.shape[-2:] for x in (arguments[0], result)]
             if any(x is True for x in [*arguments, *named.values()]) or any(b % a for a, b in zip(*sizes)):
@@ -243,14 +245,15 @@ def _each(value, change):
 
 
 def _moments(features: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Return mean and variance or covariance of (..., C, H, W) over its pixels, at least in float32."""
+    """Return mean and spread of (..., C, H, W) over its pixels, at least in float32; `kind` as in stats.taken_by."""
     flat = features.flatten(-2)
     flat = flat if flat.dtype == torch.float64 else flat.float()
     mean = flat.mean(-1)
     centred = flat - mean[..., None]
     if kind == "covariance":
         return mean, centred @ centred.transpose(-1, -2) / flat.shape[-1]
-    return mean, (centred * centred).mean(-1)
+    squares = centred * centred
+    return mean, squares.sum(-1) / max(flat.shape[-1] - 1, 1) if kind == "unbiased" else squares.mean(-1)
 
 
 def _run(
@@ -655,7 +658,7 @@ class _Sums:
         """Take in one part, (..., C, h, w)."""
         pixels = part.shape[-2] * part.shape[-1]
         if pixels:
-            mean, spread = _moments(part, self._kind)
+            mean, spread = _moments(part, "covariance" if self._kind == "covariance" else "variance")
             if self._means is None:
                 # All at once: what is allocated between two tiles, and stays, would break their memory into pieces.
                 self._means, self._spreads = (
@@ -665,7 +668,7 @@ class _Sums:
             self._pixels.append(pixels)
 
     def result(self, tape: Tape, barrier: _Operation) -> tuple[Tensor, Tensor]:
-        """Return mean and variance or covariance of the whole, as the operations want them."""
+        """Return mean and spread of the whole, as the operations want them."""
         total = sum(self._pixels)
         mean = sum(pixels / total * mean for pixels, mean in zip(self._pixels, self._means))
         spread = 0
@@ -673,6 +676,8 @@ class _Sums:
             apart = own - mean
             between = apart[..., :, None] * apart[..., None, :] if self._kind == "covariance" else apart * apart
             spread = spread + pixels / total * (within + between)
+        if self._kind == "unbiased":
+            spread = spread * (total / max(total - 1, 1))
         slots = [tape.slots[slot] for slot in barrier.makes]
         mean, spread = (value.to(slot.dtype).to(slot.device) for value, slot in zip((mean, spread), slots))
         replace = norm.replacement()

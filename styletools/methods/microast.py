@@ -198,6 +198,8 @@ def _parts(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and deviation over pixels, (N, C) in float32; the variance is the unbiased one, plus 1e-5."""
+    if (known := stats.taken(x, "unbiased")) is not None:
+        return known[0], (known[1] + stats.EPS).sqrt()
     average, std = stats.mean_std(x, eps=0.0)
     pixels = torch.ones_like(x[:, :1], dtype=torch.float32).sum((2, 3))
     return average, (std.square() * (pixels / (pixels - 1).clamp_min(1)) + stats.EPS).sqrt()

@@ -1,5 +1,7 @@
 """What is made in tiles is what is made of the whole: for every method that says it can, and for what hinders it."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ SMALL = {
     "cyclegan": {"width": 8, "blocks": 2}, "cut": {"width": 8, "blocks": 2}, "microast": {"channels": 4},
     "culturegan": {"labels": "ink,oil", "width": 8, "blocks": 1},
 }  # fmt: skip
+SIZES = {"adain": (150, 300), "retention": (120, 270), "wct": (270, 120)}  # they are slow: one row or column of tiles
 NOTHING = 1  # byte of memory: everything is too large, and tiles are as small as they get
 PLENTY = 1 << 40
 
@@ -56,7 +59,9 @@ def compare(given, method, style, limit=1, **options):
     whole = Restyler(method, style, memory=PLENTY, **options)(given)
     restyler = Restyler(method, style, memory=NOTHING, **options)
     result = restyler(given)
-    assert any(restyler._plans.values()), "it was done in tiles"
+    (plan,) = restyler._plans.values()
+    size = result.array.shape[:2]
+    assert math.prod(tiles._tile(plan, size, NOTHING, tiles.LARGEST)) < math.prod(size), "there are several tiles"
     assert result.array.dtype == whole.array.dtype and result.array.shape == whole.array.shape
     assert (result.name, result.index, result.meta) == (given.name, given.index, given.meta)
     assert abs(result.array.astype(int) - whole.array).max() <= limit
@@ -67,22 +72,23 @@ def compare(given, method, style, limit=1, **options):
 # ---- every method ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.5])
-@pytest.mark.parametrize("name", TILED)
+@pytest.mark.parametrize(
+    ("name", "alpha"), [*((name, 1.0) for name in TILED), *((name, 0.5) for name in ("live", "johnson", "adain"))]
+)
 def test_tiles_are_the_whole(name, alpha, slim):
     method, style = made(name)
-    whole, result = compare(picture(203, 270), method, style, alpha=alpha)
+    whole, result = compare(picture(*SIZES.get(name, (203, 270))), method, style, alpha=alpha)
     assert (whole != result).mean() < 0.01, "and what rounding errors change is rare"
 
 
-@pytest.mark.parametrize("size", [(130, 129), (400, 20), (20, 400), (7, 700), (256, 256), (301, 128)])
+@pytest.mark.parametrize("size", [(130, 129), (1700, 20), (20, 1700), (7, 2500), (256, 256), (301, 128)])
 @pytest.mark.parametrize("name", ["live", "johnson"])
 def test_sizes_that_tiles_do_not_divide(name, size):
     method, style = made(name)
     compare(picture(*size), method, style)
 
 
-@pytest.mark.parametrize("name", ["live", "cyclegan"])
+@pytest.mark.parametrize("name", ["live", "cyclegan", "microast"])
 def test_floats_differ_as_sums_in_another_order_do(name):
     method, style = made(name)
     given = infer.to_tensor(picture(190, 300))[0]
@@ -249,6 +255,11 @@ def test_what_changes_its_input_is_not_tiled():
         tiles.Plan(lambda image: (image + 1).relu_(), 4, [3])
 
 
+def test_what_counts_pixels_is_not_tiled():
+    with pytest.raises(tiles.NotTiled, match="counts pixels"):
+        tiles.Plan(lambda image: image / torch.ones_like(image).sum(), 4, [3])
+
+
 @pytest.mark.parametrize("how", [{"scale_factor": 1.5}, {"scale_factor": 2, "align_corners": True}])
 def test_what_depends_on_the_place_is_not_tiled(how):
     def work(image):
@@ -292,7 +303,9 @@ def test_parts_are_scaled_as_the_whole(given, wanted, kernel):
 def test_moments_of_parts_are_those_of_the_whole():
     x = 100 + torch.rand(1, 3, 30, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for kind, wanted in (("variance", x.var((2, 3), correction=0)), ("covariance", stats.covariance(x))):
+        for kind, wanted in (
+            ("variance", x.var((2, 3), correction=0)), ("unbiased", x.var((2, 3))), ("covariance", stats.covariance(x)),
+        ):  # fmt: skip
             sums = tiles._Sums(kind, 3)
             for part in (x[..., :7, :], x[..., 7:, :13], x[..., 7:, 13:]):
                 sums.add(part)
@@ -300,7 +313,7 @@ def test_moments_of_parts_are_those_of_the_whole():
             barrier = tiles._Operation(kind, (), {}, [], [0, 0], True)
             mean, spread = sums.result(type("Tape", (), {"slots": [slot]}), barrier)
             torch.testing.assert_close(mean, x.mean((2, 3)))
-            torch.testing.assert_close(spread, wanted, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(spread, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_memory_is_known():
