@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     import openvino
 
 VERSION = "2"  # of what graphs say and take: another one is not read
+COMPILED = "2"  # of how they are compiled
 MINIMUM = 16  # graphs are never shown less than this many pixels a side
 LARGE = 256 * 256  # pixels from which bfloat16 is worth what it loses, which is more the fewer there are
-SAME = 16  # after so many pictures of one size, in a row, a graph is compiled for that size alone
 TRUSTED = 48  # frames that may follow upon one before bfloat16 is measured again
 NEAR = 1.5  # levels of 255 that bfloat16 may change in the frame measured, but in FEW of all values: of those after it
 FEW = 1e-5  # none changes by over 2
@@ -162,12 +162,12 @@ class Graph:
         self.shapes = {key: tuple(shape) for key, shape in json.loads(self.metadata["shapes"]).items()}
         self.half = not precise and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._requests: dict[tuple, openvino.InferRequest] = {}
-        self.adapts = True  # whether pictures of one size in a row become faster, and some values another level
+        self.adapts = True  # whether pictures that are like those before them become faster, and some values less exact
         self.restart()
 
     def restart(self) -> None:
         """Treat the next picture as the first one."""
-        self._repeated, self._scene = (0, 0, 0), _Scene()
+        self._scene = _Scene()
 
     def encode(self, levels: np.ndarray) -> dict[str, np.ndarray]:
         """Return the style record of a picture (H, W, 3), float32 in [0, 255]."""
@@ -179,16 +179,13 @@ class Graph:
 
         The result holds until the next picture. `precise` computes this one in float32.
         """
-        size, kind = picture.shape[:2], "bytes" if picture.dtype == np.uint8 else "levels"
-        count = self._repeated[2] + 1 if self._repeated[:2] == size else 1
-        self._repeated = (*size, count)
+        kind = "bytes" if picture.dtype == np.uint8 else "levels"
 
         def made(half: bool) -> np.ndarray:
-            request = self._request(kind, half, size if self.adapts and count > SAME else None)
             given = {"image": picture[None], **style}
-            return request.infer(given, share_inputs=True, share_outputs=True)["picture"][0]
+            return self._request(kind, half).infer(given, share_inputs=True, share_outputs=True)["picture"][0]
 
-        if not self.half or precise or not self.adapts or count <= SAME:
+        if not self.half or precise or not self.adapts:
             return made(False)
         if not self._scene.is_to_measure(picture, style):
             return made(self._scene.is_near)
@@ -196,16 +193,14 @@ class Graph:
         self._scene.is_near = (np.abs(wide.astype(np.float32) - narrow) > NEAR).mean() < FEW
         return wide
 
-    def _request(self, kind: str, half: bool = False, size: tuple[int, int] | None = None) -> openvino.InferRequest:
+    def _request(self, kind: str, half: bool = False) -> openvino.InferRequest:
         """Return what computes one part of the graph: `encode`, or `bytes` or `levels` to paint."""
-        key = (kind, half, size)
+        key = (kind, half)
         if key not in self._requests:
-            for old in [old for old in self._requests if old[2] not in (None, size)]:
-                del self._requests[old]
             self._requests[key] = self._compile(*key).create_infer_request()
         return self._requests[key]
 
-    def _compile(self, kind: str, half: bool, size: tuple[int, int] | None) -> openvino.CompiledModel:
+    def _compile(self, kind: str, half: bool) -> openvino.CompiledModel:
         settings = {
             "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
             "INFERENCE_NUM_THREADS": _threads(), "ENABLE_CPU_PINNING": False,
@@ -213,15 +208,14 @@ class Graph:
         with open(self.path, "rb") as file:
             digest = hashlib.sha256(file.read()).hexdigest()
         version = self._openvino.__version__.partition("-")[0]
-        words = [digest[:32], kind, version]
+        words = [digest[:32], kind, *(["bf16"] if half else []), COMPILED, version]
         kept = files.cache_dir() / "graphs" / f"{'-'.join(words)}.blob"
-        if not size:
-            with contextlib.suppress(OSError, RuntimeError):  # not there, or not for this machine
-                compiled = self._core.import_model(io.BytesIO(kept.read_bytes()), "CPU", settings)
-                _use(kept)
-                return compiled
+        with contextlib.suppress(OSError, RuntimeError):  # not there, or not for this machine
+            compiled = self._core.import_model(io.BytesIO(kept.read_bytes()), "CPU", settings)
+            _use(kept)
+            return compiled
         try:
-            model = self._part(kind, size)
+            model = self._part(kind)
             if half:
                 compiled = self._core.compile_model(_in_bfloat16(self._core, model), "CPU", settings)
             if not half or not _is_mixed(compiled):
@@ -229,14 +223,13 @@ class Graph:
                 compiled = self._core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise errors.DoesNotFit(f"{self.path}: OpenVINO cannot run it: {str(error).splitlines()[-1]}") from error
-        if not size:
-            with contextlib.suppress(OSError, RuntimeError, errors.StyletoolsError), files.atomic(kept) as out:
-                made = compiled.export_model()
-                out.write(made if isinstance(made, bytes) else made.getvalue())  # bytes until 2025
-            tidy()
+        with contextlib.suppress(OSError, RuntimeError, errors.StyletoolsError), files.atomic(kept) as out:
+            made = compiled.export_model()
+            out.write(made if isinstance(made, bytes) else made.getvalue())  # bytes until 2025
+        tidy()
         return compiled
 
-    def _part(self, kind: str, size: tuple[int, int] | None) -> openvino.Model:
+    def _part(self, kind: str) -> openvino.Model:
         """Return one part of the graph, its pictures (1, H, W, 3) as in memory."""
         from openvino.preprocess import PrePostProcessor
 
@@ -247,8 +240,6 @@ class Graph:
             [each.get_node() for each in wanted],
             [node for name, node in inputs.items() if name == "image" or kind != "encode"],
         )
-        if size:
-            model.reshape({"image": [1, 3, *size]})
         change, planes, rows = PrePostProcessor(model), self._openvino.Layout("NCHW"), self._openvino.Layout("NHWC")
         change.input("image").model().set_layout(planes)
         change.input("image").tensor().set_layout(rows)
@@ -260,7 +251,9 @@ class Graph:
             change.input("image").tensor().set_element_type(self._openvino.Type.u8)
             change.output("picture").postprocess().custom(lambda output: even(output, "half_to_even").output(0))
             change.output("picture").tensor().set_element_type(self._openvino.Type.u8)
-        return change.build()
+        made = change.build()
+        _lay_alike(made)
+        return made
 
 
 def _import_openvino():
@@ -308,6 +301,28 @@ class _Scene:
         return True
 
 
+def _lay_alike(model: openvino.Model) -> None:
+    """Make a style, of which a picture is multiplied by a value a channel, lie in memory as pictures do.
+
+    They come out of convolutions pixel by pixel, styles by channels; of a picture of any size it is the style's way
+    that OpenVINO takes, and copying all of a picture to it takes twice the time of everything else.
+    """
+    from openvino import opset13
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() not in ("Add", "Subtract", "Multiply", "Divide"):
+            continue
+        given = node.inputs()
+        styles = [each for each in given if each.get_partial_shape().is_static]
+        if len(styles) != 1 or styles[0].get_source_output().get_node().get_type_name() == "Constant":
+            continue
+        shape, source = list(styles[0].get_shape()), styles[0].get_source_output()
+        if len(shape) == 4 and shape[1] > 1 and shape[2:] == [1, 1]:
+            same = opset13.constant(np.eye(shape[1], dtype=np.float32)[:, :, None, None])
+            made = opset13.convolution(source, same, [1, 1], [0, 0], [0, 0], [1, 1])
+            styles[0].replace_source_output(made.output(0))
+
+
 def _in_bfloat16(core: openvino.Core, model: openvino.Model) -> openvino.Model:
     """Return a model whose convolutions, but the last one, may be computed in bfloat16, and nothing else.
 
@@ -320,6 +335,8 @@ def _in_bfloat16(core: openvino.Core, model: openvino.Model) -> openvino.Model:
     narrow = set()
     for node in [node for node in model.get_ordered_ops() if node.get_type_name() in kinds][:-1]:
         before = node.input(0).get_source_output().get_node()
+        if node.get_output_partial_shape(0).is_static:  # of a style
+            continue
         narrow.add(node.get_friendly_name())
         if before.get_type_name() == "Pad":  # half as much to copy
             narrow.add(before.get_friendly_name())
