@@ -5,6 +5,7 @@ is in its place: it survives a kill at any moment, and a line that was cut off i
 """
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -13,7 +14,6 @@ import os
 import stat
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from styletools import errors, files, log
@@ -23,7 +23,7 @@ LOCK = ".styletools.lock"
 _SOON = 2_000_000_000  # ns within which a file may change without another time: file systems count in steps
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Seen:
     """An input as it was when it was about to be read: the digest of its content, and what tells cheaply of changes.
 
@@ -42,7 +42,7 @@ class Seen:
             return False
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Entry:
     """What is noted of an output: `source` is the absolute path of its input, `made` {file: digest}."""
 
@@ -64,11 +64,11 @@ class Manifest:
         self.folder, self.path = Path(folder), Path(folder) / NAME
         self.recipe = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
         self._made: dict[str, Entry] = {}
-        self._touched: dict[str, Seen] = {}
-        self._lines, self._cut_off = 0, False
-        with contextlib.suppress(OSError), open(self.path, encoding="utf-8", errors="replace") as lines:
+        self._touched: dict[str, Entry] = {}
+        self._lines = 0
+        with contextlib.suppress(OSError), open(_open(self.path, os.O_RDONLY), "rb") as lines:
             for line in lines:
-                self._lines, self._cut_off = self._lines + 1, not line.endswith("\n")
+                self._lines += 1
                 with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
                     self._take(json.loads(line))
 
@@ -105,14 +105,15 @@ class Manifest:
             found = os.stat(source)
         except OSError:
             return False
-        if entry.stamp[1:] and entry.stamp == _times(found):
-            return True
-        if entry.stamp[0] != found.st_size:
-            return False
-        seen = self.see(source)
-        if seen is None or seen.digest != entry.digest:
-            return False
-        self._touched[name] = seen
+        stamp = entry.stamp
+        if not stamp[1:] or stamp != _times(found):
+            seen = self.see(source) if stamp[0] == found.st_size else None
+            if seen is None or seen.digest != entry.digest:
+                return False
+            stamp = seen.stamp
+        now = dataclasses.replace(entry, source=os.path.abspath(source), stamp=stamp)
+        if now != entry:
+            self._touched[name] = now
         return True
 
     def note(self, source: str, output: str, made: Collection[str], seen: Seen | None) -> None:
@@ -127,12 +128,9 @@ class Manifest:
                 self._append(self._relative(output), Entry(path, self.recipe, seen.digest, seen.stamp, digests))
 
     def refresh(self) -> None:
-        """Note the times of inputs that were touched but are equal, lest they be read again the next time."""
+        """Note inputs that are equal, but were touched, lest they be read again the next time, or are elsewhere now."""
         while self._touched:
-            name, seen = self._touched.popitem()
-            entry = self._made[name]
-            if seen.stamp != entry.stamp:
-                self._append(name, Entry(entry.source, entry.recipe, seen.digest, seen.stamp, entry.made))
+            self._append(*self._touched.popitem())
 
     def made(self, output: str) -> list[str]:
         """Return the files that stand for an output, as far as it is noted."""
@@ -144,11 +142,10 @@ class Manifest:
 
         outputs: those that this run has inputs for, whichever made them before.
         """
-        below = {os.path.abspath(folder) for folder in folders}
+        below = tuple(os.path.join(os.path.abspath(folder), "") for folder in folders)
         kept = {self._relative(output) for output in outputs}
         for name, entry in sorted(self._made.items()):
-            path, above = Path(entry.source), {str(folder) for folder in Path(entry.source).parents}
-            if name not in kept and above & below and not os.path.lexists(path):
+            if name not in kept and entry.source.startswith(below) and _is_gone(entry.source):
                 yield os.path.join(self.folder, name), entry
 
     def remove(self, output: str, entry: Entry) -> list[str]:
@@ -161,10 +158,9 @@ class Manifest:
         changed = []
         for made, digest in entry.made.items():
             path = self.folder / made
-            if made in others or not os.path.lexists(path):
+            if made in others or _is_gone(path):
                 continue
-            # Nothing above the folder is ours, whatever a manifest says.
-            if os.path.isabs(made) or ".." in Path(made).parts or path.is_symlink() or _digest(path) != digest:
+            if not self._is_ours(path) or _digest(path) != digest:
                 changed.append(str(path))
                 continue
             os.unlink(path)
@@ -176,12 +172,13 @@ class Manifest:
 
     def _append(self, name: str, entry: Entry | None) -> None:
         """Append a line that says what `name` is made from, or that it was removed."""
-        with contextlib.suppress(OSError):
-            # Each line in one write: those of runs at the same time do not mix.
-            with open(self.path, "ab", buffering=0) as out:
-                _hold(out.fileno(), wait=True)
-                out.write((b"\n" if self._cut_off else b"") + _line(name, entry))
-            self._lines, self._cut_off = self._lines + 1, False
+        with contextlib.suppress(OSError), open(_open(self.path, os.O_RDWR | os.O_APPEND), "r+b", buffering=0) as out:
+            _hold(out.fileno(), wait=True)
+            size = os.fstat(out.fileno()).st_size
+            cut_off = size and os.pread(out.fileno(), 1, size - 1) != b"\n"  # by a full disk, or a machine that died
+            # In one write: lines of runs at the same time do not mix.
+            out.write((b"\n" if cut_off else b"") + _line(name, entry))
+            self._lines += 1
         if entry:
             self._made[name] = entry
         else:
@@ -193,7 +190,12 @@ class Manifest:
             with contextlib.suppress(OSError, errors.StyletoolsError), files.atomic(self.path) as out:
                 for name, entry in self._made.items():
                     out.write(_line(name, entry))
-            self._lines, self._cut_off = len(self._made), False
+            self._lines = len(self._made)
+
+    def _is_ours(self, path: Path) -> bool:
+        """Tell whether a file is one that we may have made: a regular one, really below the folder."""
+        above = os.path.join(os.path.realpath(self.folder), "")
+        return os.path.join(os.path.realpath(path.parent), "").startswith(above) and stat.S_ISREG(path.lstat().st_mode)
 
     def _relative(self, output: str) -> str:
         return os.path.relpath(output, self.folder)
@@ -202,6 +204,30 @@ class Manifest:
 def _line(name: str, entry: Entry | None) -> bytes:
     told = {"output": name, "removed": True} if entry is None else {"output": name} | vars(entry)
     return json.dumps(told).encode() + b"\n"
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open a regular file of ours in a folder to which others may write, too; no link or pipe of its name.
+
+    One that is to be written is made where missing.
+    """
+    made = 0 if flags == os.O_RDONLY else os.O_CREAT
+    opened = os.open(path, flags | made | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return opened
+
+
+def _is_gone(path: str | os.PathLike) -> bool:
+    """Tell whether a file is not there any more; what the system does not say, for want of permission, say, is no."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _times(found: os.stat_result) -> tuple[int, ...]:
@@ -243,7 +269,7 @@ def locked(folder: str | os.PathLike, part: str = "", *, wait: bool = True) -> I
     told = False
     while True:
         try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            lock = _open(path, os.O_RDWR)
         except OSError as error:
             raise errors.from_os_error(error, os.fspath(path), output=True) from error
         try:

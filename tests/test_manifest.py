@@ -1,5 +1,6 @@
 """What the results in a folder were made from."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -133,6 +134,17 @@ def test_the_folder_may_be_moved(folder):
     assert Manifest("moved", {"recipe": "x"}).is_current("in.png", "moved/in.png")
 
 
+def test_inputs_may_be_moved(folder):
+    made()
+    (folder / "moved").mkdir()
+    (folder / "in.png").rename("moved/in.png")
+    noted = Manifest("out", {"recipe": "x"})
+    assert noted.is_current("moved/in.png", "out/in.png")
+    noted.refresh()
+    (folder / "moved/in.png").unlink()
+    assert lost("moved") == ["out/in.png"], "it is known from where"
+
+
 @pytest.mark.parametrize("name", ["new\nline.png", "b\udcff.png", "ünïcode 画.png", 'quote".png'])
 def test_any_name(folder, name):
     (folder / "out" / name).write_bytes(b"result")
@@ -156,6 +168,27 @@ def test_damaged_lines_are_passed_over_and_harm_no_others(folder, damage):
     (folder / "out/b.png").write_bytes(b"result")
     made(output="out/b.png")
     assert is_current() and is_current(output="out/b.png"), "not even the one after a line that was cut off"
+
+
+def test_a_line_that_another_process_cut_off_harms_no_other(folder):
+    noted = Manifest("out", {"recipe": "x"})
+    with open(f"out/{NAME}", "ab") as out:
+        out.write(b'{"output": "b.p')
+    noted.note("in.png", "out/in.png", ["out/in.png"], noted.see("in.png"))
+    assert is_current()
+
+
+@pytest.mark.parametrize("name", [NAME, LOCK])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_nothing_else_of_that_name_is_written_to(folder, name, kind):
+    if kind == "link":
+        (folder / "out" / name).symlink_to("../in.png")
+    else:
+        os.mkfifo(f"out/{name}")
+    made()
+    with contextlib.suppress(errors.StyletoolsError), locked("out"):
+        pass
+    assert (folder / "in.png").read_bytes() == b"input"
 
 
 def test_it_does_not_grow_without_bound(folder):
@@ -246,9 +279,12 @@ def test_removing_takes_what_is_ours_and_unchanged(folder):
     assert lost(".", outputs=["out/c"]) == []
 
 
-@pytest.mark.parametrize("name", ["../in.png", "{}/in.png", "link.png"])
+@pytest.mark.parametrize("name", ["../in.png", "{}/in.png", "link.png", "up/in.png", "deep/../../in.png", "pipe.png"])
 def test_a_forged_manifest_removes_nothing_elsewhere(folder, name):
     (folder / "out/link.png").symlink_to("../in.png")
+    (folder / "out/up").symlink_to("..")
+    (folder / "out/deep").mkdir()
+    os.mkfifo("out/pipe.png")
     name, digest = name.format(folder), manifest._digest("in.png")
     told = {"output": "x", "source": str(folder / "gone"), "recipe": "", "digest": "", "stamp": [1]}
     told["made"] = {name: digest}
@@ -257,6 +293,19 @@ def test_a_forged_manifest_removes_nothing_elsewhere(folder, name):
     ((output, entry),) = noted.lost(["."], [])
     assert len(noted.remove(output, entry)) == 1
     assert (folder / "in.png").exists() and (folder / "out/link.png").is_symlink()
+
+
+def test_what_cannot_be_seen_is_not_lost(folder, monkeypatch):
+    made()
+    (folder / "in.png").unlink()
+
+    def refuse(path):
+        raise PermissionError(13, "permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", refuse)
+        assert lost(".") == []
+    assert lost(".") == ["out/in.png"]
 
 
 # ---- one run at a time -----------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def _run(name: str, click_main, args=None, **unused) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     log.setup(name)
     _words[:] = [name, *(sys.argv[1:] if args is None else args)]
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and the shell's & want it
             signal.signal(number, _on_signal)
     status = 0
@@ -153,7 +153,7 @@ def report(error: errors.StyletoolsError, record: str = "") -> int:
 
 
 class Signalled(BaseException):
-    """SIGTERM or SIGINT arrived. (click answers KeyboardInterrupt with an empty line.)"""
+    """SIGTERM, SIGINT or SIGHUP arrived. (click answers KeyboardInterrupt with an empty line.)"""
 
     def __init__(self, number: int):
         self.number = number

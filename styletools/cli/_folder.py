@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,12 +56,13 @@ def arriving(look: Callable[[], Iterable[Source]], is_current: Callable[[Source]
     before: dict[Source, tuple] = {}
     done: dict[Source, tuple] = {}
     while True:
-        now = {}
+        began, now = time.monotonic(), {}
         with contextlib.suppress(errors.StyletoolsError):  # folders may vanish while one looks
             for source in look():
                 with contextlib.suppress(OSError):
                     found = os.stat(source.path)
                     now[source] = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        looked = time.monotonic() - began
         for source, stamp in now.items():
             if stamp[0] and before.get(source) == stamp != done.get(source) and not _is_being_written(source.path):
                 done[source] = stamp
@@ -68,7 +70,7 @@ def arriving(look: Callable[[], Iterable[Source]], is_current: Callable[[Source]
                     yield source
         before, done = now, {source: stamp for source, stamp in done.items() if source in now}
         yield None
-        time.sleep(EVERY)
+        time.sleep(max(EVERY, 10 * looked))  # large folders are looked through less often
 
 
 def _is_being_written(path: str) -> bool:
@@ -80,7 +82,9 @@ def _is_being_written(path: str) -> bool:
     except OSError:
         return False
     try:
-        # A lease for readers is not given while there is a writer.
+        # A lease for readers is not given while there is a writer. Who writes from now on ends it, which is told by
+        # SIGIO, and that would be our end; nobody minds SIGURG.
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
@@ -230,13 +234,13 @@ def bring_up_to_date(
 
 
 def _bring_up_to_date(target, sources, work, noted, wanted, inputs, needed) -> int:
-    lost = []
+    lost, outputs = [], {source: target.file_for(source) for source in sources}
     if sources and (not wanted.shard or wanted.shard[0] == 1):  # nothing there at all is rather a disk that is not
-        lost = list(noted.lost(_folders(inputs, sources), [target.file_for(source) for source in sources]))
+        lost = list(noted.lost(_folders(inputs, sources), outputs.values()))
     ours = [source for source in sources if in_shard(source, wanted.shard)]
     todo = ours
     if not wanted.force:
-        todo = [s for s in ours if s.path == STDIN or not noted.is_current(s.path, target.file_for(s))]
+        todo = [s for s in ours if s.path == STDIN or not noted.is_current(s.path, outputs[s])]
     if wanted.check:
         told = [f"{len(todo)} of {len(ours)} to be made"] if todo else []
         told += [f"{len(lost)} to be removed"] if lost and wanted.prune else []
@@ -245,7 +249,7 @@ def _bring_up_to_date(target, sources, work, noted, wanted, inputs, needed) -> i
         return errors.SomeFailed.status if told else 0
     if wanted.dry_run:
         for source in todo:
-            _say(f"{source.label}\t{target.file_for(source)}")
+            _say(f"{source.label}\t{outputs[source]}")
         for output, _ in lost if wanted.prune else ():
             _say(f"\t{output}")
         return 0
@@ -266,7 +270,7 @@ def _bring_up_to_date(target, sources, work, noted, wanted, inputs, needed) -> i
     if wanted.dependencies:
         for source in ours:
             if source not in made and source not in todo:
-                made[source] = noted.made(target.file_for(source))
+                made[source] = noted.made(outputs[source])
         rules = {output: [source.path] for source, outputs in made.items() for output in outputs}
         write_dependencies(wanted.dependencies, rules, needed)
     return status

@@ -13,6 +13,7 @@ import os
 import queue
 import re
 import signal
+import stat
 import sys
 import threading
 from collections import deque
@@ -70,21 +71,36 @@ def find_sources(
 
 
 def _walk(root: str, target: "Target | None") -> Iterator[Source]:
-    """Yield the readable files below a folder, sorted; links to folders are not followed."""
+    """Yield the readable files below a folder, sorted, and folders that cannot be read: reading them says why.
+
+    Links to folders are not followed. Pipes are passed over: one would wait for them.
+    """
     known = streams.extensions()
     avoid = os.path.realpath(target.path) if target and target.kind == "folder" else None
+    closed = []
 
-    def raise_error(error: OSError):
-        raise errors.from_os_error(error)
+    def remember(error: OSError):
+        if error.filename == root:
+            raise errors.from_os_error(error)
+        if os.path.isdir(error.filename):  # else it went while we looked
+            closed.append(Source(error.filename, root))
 
-    for folder, below, names in os.walk(root, onerror=raise_error):
+    for folder, below, names in os.walk(root, onerror=remember):
         below[:] = sorted(
             name for name in below
             if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) != avoid
         )  # fmt: skip
         for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in known:
-                yield Source(os.path.join(folder, name), root)
+            path = os.path.join(folder, name)
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in known and not _is_special(path):
+                yield Source(path, root)
+    yield from closed
+
+
+def _is_special(path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    return False
 
 
 def _listed(files_from: str, null: bool) -> Iterator[str]:
@@ -661,7 +677,9 @@ def _read(
         try:
             if pipe and files.is_terminal(sys.stdin):
                 raise errors.UsageError("standard input is a terminal: name a file, or pipe something in")
-            opened: Any = contextlib.nullcontext(files.standard_input()) if pipe else _open(source.path)
+            opened: Any = contextlib.nullcontext(files.standard_input())
+            if not pipe:
+                opened = open(source.path, "rb", buffering=0)  # noqa: SIM115 - closed by the with below
             with opened as stream:
                 count = 0
                 for record in streams.read(
@@ -684,12 +702,6 @@ def _read(
         except Exception as error:
             yield _Item(source, error=_command.as_styletools_error(error), fatal=pipe)
         yield _Item(source)
-
-
-def _open(path: str) -> BinaryIO:
-    if os.path.isdir(path):
-        raise errors.DataError(f"{path}: is a directory")
-    return open(path, "rb", buffering=0)
 
 
 class _Ahead:

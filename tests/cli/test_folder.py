@@ -1,5 +1,6 @@
 """Folders that nobody watches: what is made, what is removed, what waits, and what no accident leaves behind."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -285,19 +286,23 @@ def test_what_must_not_be_read_or_written(restricted, picture, live_model, folde
     for name in ("s.png", "in/a.png", "in/secret.png", "in/deep/b.png"):
         picture(name, 40, 36)
     (folder / "out/deep").mkdir(parents=True)
+    picture("in/closed/c.png")
+    os.chmod("in/closed", 0)
     os.chmod("in/secret.png", 0)
     os.chmod("out/deep", 0o555)
     command = f"st-apply -m {live_model} -s s.png in -o out/"
     done = restricted(command)
     assert done.returncode == 1
     assert sorted(done.stderr.decode().splitlines()) == [
-        "st-apply: in/deep/b.png: out/deep/b.png: permission denied", "st-apply: in/secret.png: permission denied",
+        "st-apply: in/closed: permission denied", "st-apply: in/deep/b.png: out/deep/b.png: permission denied",
+        "st-apply: in/secret.png: permission denied",
     ]  # fmt: skip
     assert sorted(below("out")) == ["a.png"]
+    os.chmod("in/closed", 0o755)
     os.chmod("in/secret.png", 0o444)
     os.chmod("out/deep", 0o755)
     assert restricted(command).returncode == 0
-    assert sorted(below("out")) == ["a.png", "deep/b.png", "secret.png"]
+    assert sorted(below("out")) == ["a.png", "closed/c.png", "deep/b.png", "secret.png"]
     os.chmod("out", 0o555)
     done = restricted(f"{command} --force")
     assert (done.returncode, done.stderr) == (77, b"st-apply: out/: permission denied\n")
@@ -305,6 +310,29 @@ def test_what_must_not_be_read_or_written(restricted, picture, live_model, folde
 
 
 # ---- what arrives ----------------------------------------------------------------------------------------
+
+
+def test_who_writes_while_one_looks_does_no_harm(folder, monkeypatch):
+    """The system tells whom it takes the lease from, by a signal."""
+    Path("a.png").write_bytes(b"a")
+    control, writers, told = fcntl.fcntl, [], []
+
+    def late(file, command, *values):
+        if (command, *values) == (fcntl.F_SETLEASE, fcntl.F_UNLCK):
+            writers.append(subprocess.Popen(["sh", "-c", "echo >> a.png"]))
+            until(lambda: "urgent" in told)
+            assert writers[0].poll() is None
+        return control(file, command, *values)
+
+    monkeypatch.setattr(fcntl, "fcntl", late)
+    numbers = {signal.SIGIO: "end", signal.SIGURG: "urgent"}
+    before = {n: signal.signal(n, lambda number, frame: told.append(numbers[number])) for n in numbers}
+    try:
+        assert not _folder._is_being_written("a.png")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert told == ["urgent"] and writers[0].wait(60) == 0
 
 
 @pytest.mark.slow
