@@ -14,7 +14,6 @@ import ast
 import difflib
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -203,24 +202,38 @@ def names() -> list[str]:
 
 
 @functools.cache
+def _ours() -> dict[str, Path]:
+    """Map each of our methods to its source file."""
+    return {path.stem: path for path in Path(__file__).parent.glob("[!_]*.py")}
+
+
+@functools.cache
 def _sources() -> dict[str, Path]:
     """Map each method to its source file."""
-    found = {path.stem: path for path in Path(__file__).parent.glob("[!_]*.py")}
-    for entry in importlib.metadata.entry_points(group="styletools.methods"):
+    found = dict(_ours())
+    for entry in _entry_points():
         spec = importlib.util.find_spec(entry.module)
         if spec and spec.origin:
             found.setdefault(entry.name, Path(spec.origin))
     return found
 
 
+def _entry_points():
+    """Return what installed packages call their methods by."""
+    from importlib import metadata  # takes as long as all else that starting a command takes
+
+    return metadata.entry_points(group="styletools.methods")
+
+
 @functools.cache
 def describe(name: str) -> Description:
     """Return what method `name` says of itself, without importing it. Raises UsageError for an unknown name."""
-    if name not in _sources():
+    source = _ours().get(name) or _sources().get(name)
+    if source is None:
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names())}"
         raise errors.UsageError(f"unknown method {name!r}: {hint}")
-    tree = ast.parse(_sources()[name].read_text(encoding="utf-8"))
+    tree = ast.parse(source.read_text(encoding="utf-8"))
     constants = {"APPLIES_TO": "image", "TRAINS_ON": "nothing", "NEEDS_MODEL": False, "DIRECTIONS": (),
                  "LAYOUTS": (), "ADJUSTABLE": ()}  # fmt: skip
     options, functions = [], set()
@@ -302,9 +315,9 @@ def convert(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Any]
 
 def _module(name: str):
     """Import the module of a method."""
-    if _sources()[name].parent == Path(__file__).parent:
+    if name in _ours():
         return importlib.import_module(f"styletools.methods.{name}")
-    entry = next(e for e in importlib.metadata.entry_points(group="styletools.methods") if e.name == name)
+    entry = next(e for e in _entry_points() if e.name == name)
     return importlib.import_module(entry.module)
 
 

@@ -184,7 +184,7 @@ def _key_to_alpha(array: np.ndarray, key: bytes, depth: int) -> np.ndarray:
 
 
 class Writer(_Writer):
-    """Writes what a record holds, losing nothing; `compression` 0 to 9 (default 6, on a stream 1)."""
+    """Writes what a record holds, losing nothing; `compression` 0 to 9 (default 4, on a stream 1)."""
 
     def encode(self, record):
         """Return one PNG."""
@@ -201,7 +201,7 @@ class Writer(_Writer):
     @property
     def _level(self) -> int:
         level = self.options["compression"]
-        return (1 if self.options["stream"] else 6) if level is None else level
+        return (1 if self.options["stream"] else 4) if level is None else level
 
     def pieces(self, record):
         """Yield one PNG, a large one of 8 bits strip by strip."""
