@@ -4,14 +4,15 @@ The format is a protocol buffer, ModelProto of onnx.proto: fields of a number, a
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from styletools import errors
 
 TYPES = {1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16", 11: "F64",
          12: "U32", 13: "U64", 16: "BF16"}  # fmt: skip
+LARGEST = 1 << 31  # a side has fewer
 MOST = 1 << 20  # bytes of a name or a text: what claims more is damaged
 
 Shape = tuple[int | str, ...]
@@ -35,13 +36,29 @@ class Header:
 
 def read_header(path: str | os.PathLike) -> Header:
     """Return what stands in an ONNX file beside its numbers. Raises as reading does, and DataError for other files."""
+    return _read(path, parse)
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """Return the metadata alone, passing over all else. Raises as `read_header` does."""
+    return _read(path, _metadata)
+
+
+def _read(path: str | os.PathLike, what: Callable[[BinaryIO, int], Any]) -> Any:
     try:
         with open(path, "rb") as file:
-            return parse(file, os.fstat(file.fileno()).st_size)
+            return what(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise errors.from_os_error(error, os.fspath(path)) from error
     except errors.DataError as error:
         raise errors.DataError(f"{path}: {error}") from error
+
+
+def _metadata(file: BinaryIO, size: int) -> dict[str, str]:
+    try:
+        return dict(_pair(file, value) for number, value in _fields(file, size) if number == 14)
+    except (ValueError, TypeError) as error:
+        raise errors.DataError("no ONNX file") from error
 
 
 def parse(file: BinaryIO, size: int) -> Header:
@@ -81,6 +98,8 @@ def _graph(file, end: int, header: Header) -> None:
         elif number == 5:
             name, told = _stored(file, value[1], header)
             header.tensors[name] = told
+        elif number == 15:
+            _sparse(file, value, header)
         elif number in (11, 12):
             found = dict(_inside(file, value))
             into = header.inputs if number == 11 else header.outputs
@@ -93,10 +112,19 @@ def _node(file, end: int, header: Header) -> None:
         for part, inner in _inside(file, value) if number == 5 else ():
             if part in (5, 10):
                 _stored(file, inner[1], header)
+            elif part in (22, 23):
+                _sparse(file, inner, header)
             elif part in (6, 11):
                 held = Header()
                 _graph(file, inner[1], held)
                 header.external |= held.external
+
+
+def _sparse(file, place, header: Header) -> None:
+    """Look for numbers in other files in a SparseTensorProto: its values and where they belong."""
+    for part, inner in _inside(file, place):
+        if part in (1, 2):
+            _stored(file, inner[1], header)
 
 
 def _stored(file, end: int, header: Header) -> tuple[str, tuple[str, Shape]]:
@@ -120,7 +148,8 @@ def _tensor(file, place) -> tuple[str, Shape]:
     for number, value in _inside(file, found.get(2)):
         if number == 1:
             side = dict(_inside(file, value))
-            shape.append(side[1] if side.get(1) else _text(file, side[2]) if side.get(2) else "?")
+            known = 0 < side.get(1, 0) < LARGEST  # -1, as some say for a side that is free, is a huge number here
+            shape.append(side[1] if known else _text(file, side[2]) if side.get(2) else "?")
     return TYPES.get(found.get(1), "?"), tuple(shape)
 
 

@@ -63,6 +63,21 @@ def test_numbers_in_other_files_are_noticed(graph, tmp_path):
     assert onnxfile.read_header(tmp_path / "e.onnx").external
 
 
+@pytest.mark.parametrize("where", ["graph", "node"])
+def test_sparse_numbers_in_other_files_are_noticed(graph, tmp_path, where):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(graph({"x": (1, (1,))}, {"y": (1, (1,))}))
+    sparse = model.graph.sparse_initializer.add() if where == "graph" else None
+    if sparse is None:
+        sparse = model.graph.node.add(op_type="Constant").attribute.add(name="sparse_value").sparse_tensor
+    sparse.indices.name, sparse.values.name = "i", "v"
+    onnx.save(model, tmp_path / "s.onnx")
+    assert not onnxfile.read_header(tmp_path / "s.onnx").external
+    sparse.values.data_location = onnx.TensorProto.EXTERNAL
+    (tmp_path / "s.onnx").write_bytes(model.SerializeToString())
+    assert onnxfile.read_header(tmp_path / "s.onnx").external
+
+
 def test_a_cut_file(graph):
     whole = graph({"x": (1, (1,))}, {"y": (1, (1,))}, a="b").read_bytes()
     for length in range(len(whole)):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from styletools import backbones, files, losses, methods, metrics, modelfile, streams
+from styletools import backbones, files, losses, methods, metrics, modelfile, onnxfile, streams
 from styletools.engine import evaluate, graph, infer, styles
 from styletools.metrics._look import Look
 
@@ -50,7 +50,7 @@ def test_every_model_that_can_has_its_graph():
         if methods.describe(modelfile.check(path)["method"]).has_graphs:
             digest = modelfile.digest(path)
             assert graph.find(path, digest) == ZOO / f"{name}.onnx", "st-model export makes it anew"
-            told = graph.read_metadata(ZOO / f"{name}.onnx")
+            told = onnxfile.read_metadata(ZOO / f"{name}.onnx")
             header = modelfile.check(path)
             assert all(told[key] == header[key] for key in ("method", "config", "trained_on", "licence"))
 

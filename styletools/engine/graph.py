@@ -25,7 +25,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from styletools import errors, files, streams
+from styletools import errors, files, onnxfile, streams
 from styletools.engine import styles
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def find(model: Path, digest: str) -> Path | None:
     """Return the graph of a model file: beside it under its name, else in the cache. None where there is none."""
     for path in (model.with_suffix(".onnx"), cached(digest)):
         with contextlib.suppress(errors.StyletoolsError):
-            metadata = read_metadata(path)
+            metadata = onnxfile.read_metadata(path)
             if (metadata.get("styletools_graph"), metadata.get("model_sha256")) == (VERSION, digest):
                 if path == cached(digest):
                     _use(path)
@@ -103,48 +103,6 @@ def _use(path: Path) -> None:
         os.utime(path)
 
 
-def read_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """Return the metadata of an ONNX file, passing over all else. Raises as reading does, and DataError for others."""
-    told = {}
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            while file.tell() < size:
-                tag = _varint(file)
-                if tag & 7 == 0:
-                    _varint(file)
-                    continue
-                if tag & 7 != 2:
-                    raise ValueError("neither number nor bytes")
-                length = _varint(file)
-                if file.tell() + length > size:
-                    raise ValueError("cut off")
-                if tag >> 3 == 14:  # ModelProto.metadata_props
-                    entry = io.BytesIO(file.read(length))
-                    words = {}
-                    while (key := entry.read(1)) and key in (b"\x0a", b"\x12"):
-                        words[key] = entry.read(_varint(entry)).decode()
-                    told[words[b"\x0a"]] = words.get(b"\x12", "")
-                else:
-                    file.seek(length, os.SEEK_CUR)
-    except OSError as error:
-        raise errors.from_os_error(error, os.fspath(path)) from error
-    except (ValueError, LookupError) as error:
-        raise errors.DataError(f"{path}: no ONNX file") from error
-    return told
-
-
-def _varint(file) -> int:
-    value = shift = 0
-    while shift < 64:
-        (byte,) = file.read(1) or (128,)
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value
-        shift += 7
-    raise ValueError("no number")
-
-
 # ---- running ---------------------------------------------------------------------------------------------
 
 
@@ -157,7 +115,7 @@ class Graph:
     def __init__(self, path: Path, *, precise: bool = False):
         self._openvino = _import_openvino()
         self._core = self._openvino.Core()
-        self.path, self.metadata = path, read_metadata(path)
+        self.path, self.metadata = path, onnxfile.read_metadata(path)
         self.multiple = int(self.metadata["multiple"])
         self.shapes = {key: tuple(shape) for key, shape in json.loads(self.metadata["shapes"]).items()}
         self.half = not precise and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styletools import files
+from styletools import files, onnxfile
 from styletools.engine import graph
 
 pytest.importorskip("openvino")
@@ -88,7 +88,7 @@ def test_export(call, live_model, folder):
     assert call("st-model", "export", live_model, "-o", "x.onnx") == (0, b"", "")
     onnx = pytest.importorskip("onnx")
     onnx.checker.check_model("x.onnx", full_check=True)
-    told = graph.read_metadata("x.onnx")
+    told = onnxfile.read_metadata("x.onnx")
     assert told["method"] == "live" and len(told["model_sha256"]) == 64
     status, _, err = call("st-model", "export", live_model, "-o", "x.png")
     assert status == 2 and "ends in .onnx" in err

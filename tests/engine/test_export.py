@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from styletools import errors, methods, modelfile, streams
+from styletools import errors, methods, modelfile, onnxfile, streams
 from styletools.engine import export, graph, infer, styles
 
 onnx = pytest.importorskip("onnx")
@@ -66,7 +66,7 @@ def test_the_same_as_torch(name, size):
 def test_metadata_tell_how_it_is_used(tmp_path):
     method = make("johnson")
     (tmp_path / "x.onnx").write_bytes(export.to_onnx(method, {"method": "johnson"}))
-    metadata = graph.read_metadata(tmp_path / "x.onnx")
+    metadata = onnxfile.read_metadata(tmp_path / "x.onnx")
     theirs = {entry.key: entry.value for entry in onnx.load(tmp_path / "x.onnx").metadata_props}
     assert metadata == theirs
     assert metadata["styletools_graph"] == graph.VERSION and metadata["multiple"] == "4"
@@ -104,7 +104,7 @@ def test_steps_that_depend_on_the_size_are_refused():
 def test_what_is_no_graph(tmp_path, data):
     (tmp_path / "x.onnx").write_bytes(data)
     with pytest.raises(errors.DataError) if data else np.errstate():
-        assert graph.read_metadata(tmp_path / "x.onnx") == {}
+        assert onnxfile.read_metadata(tmp_path / "x.onnx") == {}
 
 
 @pytest.mark.parametrize("name", EXPORTED)
