@@ -1,9 +1,9 @@
 """pix2pix: a network that translates pictures as pairs have taught it; runs a published model.
 
 Paper: arXiv:1611.07004 (Isola, Zhu, Zhou and Efros, 2017): a U-Net whose levels halve the picture until one pixel is
-left, or the network of residual blocks, both with batch normalisation. Difference: the paper normalises by the
-picture at hand and draws dropout anew for it; here it is by what training has stored, and without dropout, so that
-the same picture gives the same result. `-O statistics=picture` does as the paper does, but for its dropout.
+left, or the network of residual blocks, both with batch normalisation by the picture at hand, as in training one
+picture at a time; `-O statistics=stored` takes what training has stored, which suits larger batches. Difference: the
+paper draws dropout anew for each picture; here there is none, so that the same picture gives the same result.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ LAYOUTS = ("pix2pix",)
 ADJUSTABLE = ("statistics",)
 
 WIDEST = 8  # times the width: levels do not get wider than that
-NETWORKS, NORMS, STATISTICS = ("unet", "resnet"), ("batch", "instance"), ("stored", "picture")
+NETWORKS, NORMS, STATISTICS = ("unet", "resnet"), ("batch", "instance"), ("picture", "stored")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Config:
     levels: Annotated[int, "halvings of a U-Net: 8 for 256 pixels, 7 for 128"] = 8
     blocks: Annotated[int, "residual blocks of the other network"] = 9
     norm: Annotated[str, "batch or instance"] = "batch"
-    statistics: Annotated[str, "stored: what training has seen; picture: those of the picture at hand"] = "stored"
+    statistics: Annotated[str, "picture: those of the picture at hand; stored: what training has seen"] = "picture"
 
 
 class Normalization(nn.BatchNorm2d):
