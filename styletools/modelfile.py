@@ -33,10 +33,11 @@ FORMAT = "1"
 MAX_HEADER = 100_000_000
 
 # Published checkpoints: how their files end, the keys that state dicts are wrapped in, what their keys begin with.
+MOST_REPEATS = 8  # times its size may the tensors of a file take: some are kept once and used twice, or compressed
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".pkl", ".model", ".bin")
 WRAPPERS = ("state_dict", "model", "params_ema", "params", "generator", "g_ema", "netG")
 PREFIXES = re.compile(r"^(module\.|_orig_mod\.|netG\.)+")
-MOST_FILES = 16  # a folder with more of them is a collection, not one model
+MOST_FILES, MOST_BYTES = 16, 1 << 31  # a folder with more of them is a collection, not one model
 
 
 def read_header(path: str | os.PathLike) -> dict[str, str]:
@@ -85,7 +86,7 @@ def read_headers(path: str | os.PathLike) -> Iterator[Header]:
                 file.seek(end)
     except OSError as error:
         raise errors.from_os_error(error, str(path)) from error
-    except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
+    except (ValueError, ArithmeticError, AttributeError, TypeError, LookupError, RecursionError) as error:
         raise errors.DataError(f"{path}: not a safetensors file") from error
 
 
@@ -138,6 +139,7 @@ def check(path: str | os.PathLike) -> dict[str, str]:
                 "layout": "ONNX"}  # fmt: skip
     if whose:
         return _foreign_header(path).metadata
+    _check_start(path)
     header = read_header(path)
     if header.get("kind") != "model":
         kind = header.get("kind")
@@ -337,7 +339,21 @@ def describe(path: str | os.PathLike) -> Iterator[Header]:
         except errors.StyletoolsError:
             if whose != "safetensors":
                 raise
+    _check_start(path)
     yield from read_headers(path)
+
+
+def _check_start(path: str | os.PathLike) -> None:
+    """Raise DataError for a file that begins as no model does, and as reading does."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise errors.from_os_error(error, os.fspath(path)) from error
+    if head[8:] != b"{":
+        known = "not a safetensors file, a checkpoint of PyTorch or an ONNX graph"
+        what = f"{known}, or damaged" if head else "is empty"
+        raise errors.DataError(f"{path}: {what}")
 
 
 def _graph_header(path: str | os.PathLike) -> Header:
@@ -385,6 +401,9 @@ def _recognize(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor], s
         state = _read_folder(path) if os.path.isdir(path) else _read_checkpoint(path)
     name = methods.detect(state)
     if not name:
+        if alone := _models_in(path, state) if os.path.isdir(path) else []:
+            more = f" and {len(alone) - 1} more" if len(alone) > 1 else ""
+            raise errors.DoesNotFit(f"{path}: holds {alone[0]}{more}, each a model by itself: name one")
         examples = ", ".join(list(state)[:3]) + (", ..." if len(state) > 3 else "")
         raise errors.DoesNotFit(f"{path}: tensors of no method that is known here: {examples}")
     try:
@@ -393,6 +412,15 @@ def _recognize(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor], s
         if errors.is_out_of_memory(error):
             raise
         raise errors.DoesNotFit(f"{path}: not quite a model of {name}: {type(error).__name__}: {error}") from error
+
+
+def _models_in(folder: str | os.PathLike, state: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of those files in a folder, whose tensors are `state`, that are models by themselves."""
+    from styletools import methods
+
+    parts = {path.name: f"{_stem(path)}/" for path in checkpoints(folder)}
+    return [name for name, begins in parts.items() if methods.detect(
+        {key.removeprefix(begins): value for key, value in state.items() if key.startswith(begins)})]  # fmt: skip
 
 
 def _whole(path: Path) -> Path:
@@ -417,8 +445,10 @@ def _read_folder(folder: str | os.PathLike) -> dict[str, Tensor]:
     Those that cannot be read are left out, unless there are no others; the keys of a single one are its own.
     """
     paths = checkpoints(folder)
-    if len(paths) > MOST_FILES:
-        raise errors.DoesNotFit(f"{folder}: holds {len(paths)} checkpoints, more than the parts of one model: name one")
+    size = sum(path.stat().st_size for path in paths)
+    if len(paths) > MOST_FILES or (len(paths) > 1 and size > MOST_BYTES):
+        what = f"{len(paths)} checkpoints of {size >> 20} MiB, more than the parts of one model: name one"
+        raise errors.DoesNotFit(f"{folder}: holds {what}")
     if len(paths) == 1:
         return _read_checkpoint(paths[0])
     state, failed = {}, None
@@ -471,9 +501,9 @@ def _read_version(path: str, changed: int, size: int) -> dict[str, Tensor]:
 
             content = load_file(path)
         else:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), open(path, "rb") as file:  # of the name torch would make a guess
                 warnings.simplefilter("ignore")  # of how old its format is
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise a dozen kinds, OSError for damage among them
         if errors.is_out_of_memory(error):
             raise
@@ -490,4 +520,8 @@ def _read_version(path: str, changed: int, size: int) -> dict[str, Tensor]:
     }
     if not state:
         raise errors.DataError(f"{path}: holds no named tensors")
+    # A tensor may repeat few numbers: a network that has room for all that it claims would fill the memory.
+    claimed = sum(value.numel() * value.element_size() for value in state.values())
+    if claimed > MOST_REPEATS * size:
+        raise errors.DataError(f"{path}: damaged: its tensors claim {claimed} bytes in a file of {size}")
     return state

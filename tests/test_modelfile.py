@@ -32,7 +32,8 @@ def kept(method):
 @pytest.mark.parametrize("name", methods.names())
 def test_round_trip(name, tmp_path):
     path = tmp_path / "m.safetensors"
-    method = saved(path, name, step=7, trained_on="twelve photographs", licence="MIT", created_by="st-train x")
+    how = {"trained_on": "twelve photographs", "licence": "MIT", "created_by": "st-train x"}
+    method = saved(path, name, {"width": 4} if name == "pix2pix" else None, step=7, **how)
     again = modelfile.load(path)
     assert type(again) is type(method) and again.config == method.config
     assert kept(again).keys() == kept(method).keys()
@@ -164,7 +165,8 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(errors.MissingInput, match="none.safetensors: no such file"):
         modelfile.read_header(tmp_path / "none.safetensors")
     path = tmp_path / "x.safetensors"
-    for header in (b"", b"{", b"[]", b"null", b"3", b"\xff\xfe", b"[" * 100_000, b'{"__metadata__": 3}'):
+    for header in (b"", b"{", b"[]", b"null", b"3", b"\xff\xfe", b"[" * 100_000, b'{"__metadata__": 3}',
+                   b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,Infinity]}}'):
         with pytest.raises(errors.DataError, match="not a safetensors file"):
             modelfile.read_header(with_header(path, header))
     for content in (b"", b"\x89PNG\r\n\x1a\n" + bytes(40), b"PK\x03\x04", struct.pack("<Q", 1 << 62) + b"{}"):
@@ -431,8 +433,22 @@ def test_what_holds_no_tensors(tmp_path):
 def test_a_collection_is_not_a_model(published):
     for i in range(modelfile.MOST_FILES):
         torch.save({"a": torch.zeros(1)}, published / f"{i}.pth")
-    with pytest.raises(errors.DoesNotFit, match="holds 20 checkpoints, more than the parts of one model: name one"):
+    with pytest.raises(errors.DoesNotFit, match="holds 20 checkpoints of 0 MiB, more than the parts of one model"):
         modelfile.load(published)
+
+
+def test_large_checkpoints_are_not_read_to_see_whether_they_belong_together(published, monkeypatch):
+    monkeypatch.setattr(modelfile, "MOST_BYTES", 1000)
+    with pytest.raises(errors.DoesNotFit, match="holds 4 checkpoints of 0 MiB, more than the parts of one model"):
+        modelfile.load(published)
+
+
+def test_what_begins_as_no_model_does(tmp_path):
+    for content, what in ((b"", "is empty"), (b"ustar" * 9, "not a safetensors file, a checkpoint of PyTorch")):
+        (tmp_path / "m.pth").write_bytes(content)
+        for use in (modelfile.check, modelfile.load, lambda path: list(modelfile.describe(path))):
+            with pytest.raises(errors.DataError, match=f"m.pth: {what}"):
+                use(tmp_path / "m.pth")
 
 
 def test_two_models_in_a_folder_are_not_mixed(published):

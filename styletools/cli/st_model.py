@@ -150,10 +150,11 @@ def import_model(model, output, licence, trained_on, half):
     if os.path.splitext(output)[1].lower() != ".safetensors":
         raise errors.UsageError(f"{output}: the name of a model file ends in .safetensors")
     path = modelfile.find(model)
+    _check_new(model, output)
     provenance = modelfile.provenance(path)
     method = modelfile.load(path)
     name = modelfile.check(path)["method"]
-    words = ["st-model", "import", model, "-o", output]
+    words = ["st-model", "import", *["--half"] * half, model, "-o", output]
     modelfile.save(output, name, method, created_by=shlex.join(words), licence=licence, trained_on=trained_on,
                    half=half, provenance=provenance)  # fmt: skip
     if method.needs_backbone and method.config.backbone != backbones.DEFAULT:
@@ -177,6 +178,7 @@ def export(model, output, layout):
     elif kind != ".onnx" and kind not in PROGRAMS:
         raise errors.UsageError(f"{output}: .onnx, {', '.join(PROGRAMS)} expected, or --layout with .pth")
     path = modelfile.find(model)
+    _check_new(model, output)
     name = modelfile.check(path)["method"]
     if layout:
         data = _in_layout(model, path, name, layout)
@@ -195,6 +197,12 @@ def export(model, output, layout):
         data = programs.to_program(modelfile.load(path), PROGRAMS[kind], told)
     with files.atomic(output) as out:
         out.write(data)
+
+
+def _check_new(model, output) -> None:
+    """Raise UsageError where writing would replace what is read."""
+    if os.path.exists(model) and os.path.exists(output) and os.path.samefile(model, output):
+        raise errors.UsageError(f"{output}: is the model itself: choose another name")
 
 
 def _check_able(model, name, what, able) -> None:

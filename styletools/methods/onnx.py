@@ -120,8 +120,10 @@ class _Runner:
         if isinstance(shape[0], int) and shape[0] != 1:
             raise errors.DoesNotFit(f"its graph takes {shape[0]} pictures at a time, not one")
         self._kind = np.float16 if kind == "F16" else np.float32
-        fixed = all(isinstance(side, int) for side in sides)
-        self._frame = tuple(sides) if fixed else None
+        fixed = [isinstance(side, int) for side in sides]
+        if any(fixed) and not all(fixed):
+            raise errors.DoesNotFit(f"its graph takes pictures of {sides[1]}x{sides[0]}: one side is free, one is not")
+        self._frame = tuple(sides) if all(fixed) else None
         self._compile(data, own)
 
     def _compile(self, data: bytes, own: str | None) -> None:
@@ -217,9 +219,13 @@ def _own_style(header: onnxfile.Header) -> dict[str, np.ndarray]:
     return {name: np.reshape(np.asarray(record[name], np.float32), shape) for name, shape in shapes.items()}
 
 
-def _not_run(error: RuntimeError) -> errors.DoesNotFit:
-    lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
-    return errors.DoesNotFit(f"OpenVINO cannot run its graph: {lines[-1].strip()}")
+def _not_run(error: RuntimeError) -> errors.StyletoolsError:
+    """Return the error of a graph that OpenVINO refuses, whose many lines have the reason at the end, or in a list."""
+    if "bad_alloc" in str(error):
+        return errors.TryAgain("out of memory")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    listed = [line.removeprefix("-- ") for line in lines if line.startswith("-- ")]
+    return errors.DoesNotFit(f"OpenVINO cannot run its graph: {(listed or lines)[-1]}")
 
 
 def _test_picture(height: int, width: int) -> np.ndarray:

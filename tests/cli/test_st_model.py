@@ -158,10 +158,12 @@ def test_import_of_a_folder(call, microast, reference, weights):
 
 def test_import_that_cannot_be(call, folder, picture, live_model, candy):
     picture("a.png")
+    (folder / "same.safetensors").write_bytes(candy.read_bytes())
     for words, status, message in (
         (("a.png", "-o", "x.safetensors"), 65, "a.png: not a safetensors file"),
         ((candy, "-o", "x.pth"), 2, "x.pth: the name of a model file ends in .safetensors"),
         (("gone.pth", "-o", "x.safetensors"), 66, "gone.pth: no such model"),
+        (("same.safetensors", "-o", "./same.safetensors"), 2, "./same.safetensors: is the model itself"),
         ((live_model, "-o", "x.safetensors"), 78, "is a model file of styletools already"),
     ):
         found, out, err = call("st-model", "import", *words)

@@ -60,7 +60,7 @@ def test_generators_of_residual_blocks(tmp_path, sample, parallel):
     state = samples.with_filters(samples.drawn(shapes, scale=1.5))
     model = modelfile.load(written(tmp_path / "latest_net_G.pth", state, parallel=parallel))
     assert len(model.nets) == 1 and str(model.config.blocks) in sample or "dropout" in sample or "buffers" in sample
-    agree(model.apply(image()), samples.plain_resnet(state, image(), by_picture=name != "pix2pix"))
+    agree(model.apply(image()), samples.plain_resnet(state, image()))
 
 
 @pytest.mark.parametrize("batch", [True, False])
@@ -71,19 +71,20 @@ def test_u_nets(tmp_path, levels, batch):
     path = written(tmp_path / "latest_net_G.pth", state, parallel=True)
     model, given = modelfile.load(path), image(2**levels, 2**levels)
     assert (model.config.levels, model.multiple) == (levels, 2**levels)
-    agree(model.apply(given), samples.plain_unet(state, given))
+    agree(model.apply(given), samples.plain_unet(state, given, by_picture=True))
 
 
 @torch.no_grad()
-def test_batch_normalisation_by_the_picture_is_the_papers(tmp_path):
+def test_batch_normalisation_by_what_is_stored(tmp_path):
     for shapes, plain in ((samples.unet(), samples.plain_unet), (samples.resnet(batch=True), samples.plain_resnet)):
         state = samples.drawn(shapes)
         path = written(tmp_path / "G.pth", state)
-        model = modelfile.load(path, settings={"statistics": "picture"})
-        agree(model.apply(image(32, 64)), plain(state, image(32, 64), by_picture=True))
-        assert not torch.allclose(model.apply(image(32, 64)), modelfile.load(path).apply(image(32, 64)), atol=1e-2)
+        stored, model = modelfile.load(path, settings={"statistics": "stored"}), modelfile.load(path)
+        agree(stored.apply(image(32, 64)), plain(state, image(32, 64), by_picture=False))
+        assert not torch.allclose(model.apply(image(32, 64)), stored.apply(image(32, 64)), atol=1e-2)
         two = torch.cat([image(32, 64), image(32, 64, 1)])
-        torch.testing.assert_close(model.apply(two)[1:], model.apply(two[1:]), rtol=0, atol=1e-5)
+        for each in (model, stored):
+            torch.testing.assert_close(each.apply(two)[1:], each.apply(two[1:]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -141,6 +142,28 @@ def test_what_is_almost_a_layout(tmp_path):
     grey = samples.drawn(samples.resnet() | samples.conv("model.1", 4, 1, 7))
     with pytest.raises(errors.DoesNotFit, match="G.pth: tensors of no method that is known here: model.1.weight, "):
         modelfile.load(written(tmp_path / "G.pth", grey))
+
+
+def test_models_of_which_each_stands_for_itself_are_named(tmp_path):
+    for name in ("a", "b"):
+        torch.save(samples.drawn(samples.fast_neural_style()), tmp_path / f"{name}.pth")
+    with pytest.raises(errors.DoesNotFit, match="holds a.pth and 1 more, each a model by itself: name one"):
+        modelfile.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["m.pth", "m.onnx", "m.safetensors"])
+def test_the_name_of_a_checkpoint_tells_nothing(tmp_path, name):
+    state = samples.drawn(samples.fast_neural_style())
+    torch.save(state, tmp_path / name)
+    assert modelfile.check(tmp_path / name)["layout"] == "fast_neural_style"
+
+
+def test_what_claims_to_be_huge(tmp_path):
+    """A million times the numbers in it, which a network would have room for before anybody looks."""
+    state = samples.empty(samples.fast_neural_style((3000, 3000, 3000)))
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(errors.DataError, match="m.pth: damaged: its tensors claim [0-9]+ bytes in a file of [0-9]+$"):
+        modelfile.load(tmp_path / "m.pth")
 
 
 # ---- WCT: the files that its authors published -----------------------------------------------------------------------

@@ -100,6 +100,7 @@ def test_rows_of_pixels_and_halves(graph):
     [
         ({"shape": (8, 3, "h", "w")}, "its graph takes 8 pictures at a time, not one"),
         ({"shape": (1, 1, "h", "w")}, "its graph takes 1x1xhxw of F32, not pictures of 1x3xHxW"),
+        ({"shape": (1, 3, 64, "w")}, "its graph takes pictures of wx64: one side is free, one is not"),
         ({"shape": (1, 30)}, "its graph takes 1x30 of F32, not pictures"),
         ({"kind": 7}, "its graph takes 1x3xhxw of I64, not pictures"),
         ({"more": [("z", 1, (1,))]}, r"its graph takes 2 inputs \(x, z\), not one picture"),
@@ -115,6 +116,12 @@ def test_what_is_no_graph_of_pictures(graph, how, message):
     with pytest.raises(errors.DoesNotFit, match=f"g.onnx: {message}") as caught:
         modelfile.load(path)
     assert "\n" not in str(caught.value)
+
+
+@torch.no_grad()
+def test_sides_of_minus_one_are_free(graph):
+    path = graph([("Identity", "x", "y")], (1, 3, -1, -1), out=(1, 3, -1, -1))
+    torch.testing.assert_close(modelfile.load(path).apply(image()), image(), rtol=0, atol=1e-6)
 
 
 def test_numbers_in_other_files_are_not_read(graph, tmp_path):
