@@ -116,7 +116,10 @@ def write_dependencies(path: str, made: dict[str, list[str]], common: Sequence[s
 
 
 _EQUALS = "st_equals"  # make knows no other way to quote it
-_UNSAYABLE = re.compile(r"[\n;]|[\s\\&]\Z|%.*=|=.*%")
+# Ends of lines and rules, names of members of archives, and what make unquotes differently where both are there.
+_UNSAYABLE = re.compile(
+    r"[\n\r\t;]|[\s\\&]\Z|\(.*\)\Z|%.*[=#:*?\[ \\]|[=:*?\[\\].*%|\\.*[*?\[]|[*?\[].*\\"
+)
 
 
 def _for_make(name: str, target: bool = False) -> str:
