@@ -157,11 +157,9 @@ class CudaLanes(Lanes):
             with torch.cuda.device(self.device), torch.cuda.stream(stream):
                 work()
                 # What must look at a result in between cannot be recorded; a failed recording would leave traces.
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of the mode being a prototype
-                    torch.cuda.set_sync_debug_mode("error")
+                _set_sync_debug_mode("error")
                 work()
-            torch.cuda.set_sync_debug_mode("default")
+            _set_sync_debug_mode("default")
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.device(self.device), torch.cuda.graph(
                 graph, stream=stream, capture_error_mode="thread_local"
@@ -171,6 +169,12 @@ class CudaLanes(Lanes):
             log.info(f"not recorded as a CUDA graph: {str(error).partition(chr(10))[0]}")
             return None
         finally:
-            torch.cuda.set_sync_debug_mode("default")
+            _set_sync_debug_mode("default")
             torch.backends.cudnn.benchmark = benchmark
         return graph.replay
+
+
+def _set_sync_debug_mode(mode: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its being a prototype
+        torch.cuda.set_sync_debug_mode(mode)

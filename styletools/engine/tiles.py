@@ -34,6 +34,7 @@ SMALLEST = 128  # pixels a side of what tiles are planned with, at first, and of
 LARGEST = 1024  # pixels a side of the largest tile: larger ones are no faster
 FARTHEST = 512  # pixels a side of what tiles are planned with at most
 SPARE = 2.5  # what the operations of a network need in all, for each byte of the tensors that they take and make
+TRIMMED = 8  # tiles after which free memory is given back: each time it has to be taken again
 MARGIN = 0.8  # of the memory that may be taken, which is counted on
 
 # Nanoseconds, roughly, of a core: what matters is their ratio.
@@ -533,7 +534,6 @@ def paint(
     (top, left, part of the result). memory: bytes for all of it; side: pixels of a tile at most. Statistics of
     normalisation layers go through what norm.replaced has set.
     """
-    _return_what_is_free()
     tile = _tile(plan, padded, memory, side)
     tape = plan.record(function, tile)
     tapes = {tile: tape}
@@ -577,6 +577,8 @@ def paint(
                 del values, made
                 done += 1
                 bar.update(done)
+                if done % TRIMMED == 0:
+                    _return_what_is_free()
             if sums is not None:
                 barrier = tape.operations[each.barrier]
                 common.update(zip(barrier.makes, sums.result(tape, barrier)))
@@ -588,9 +590,9 @@ def paint(
 
 
 def _return_what_is_free() -> None:
-    """Have memory of a megabyte and more given back when it is free: glibc keeps pieces that fit nothing later."""
+    """Give back memory of which glibc keeps pieces that fit nothing later; other libraries have no such function."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _most_kept(plan: Plan, tape: Tape) -> int:

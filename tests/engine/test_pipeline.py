@@ -1,5 +1,6 @@
 """Many pictures on their way to a device and back: here to the CPU, and to one that is as disorderly as it may be."""
 
+import contextlib
 import dataclasses
 import random
 import warnings
@@ -463,6 +464,47 @@ def test_normalisation_and_padding_move_16_bits_on_a_gpu(monkeypatch):
     assert watch.counts["var", torch.float32] == watch.counts["rsqrt", torch.float32] == 4
     assert not watch.counts["mean", torch.float16] and watch.counts["addcmul", torch.float16] >= 4
     assert not watch.counts["reflection_pad2d", torch.float16] and not watch.counts["pad", torch.float16]
+
+
+@pytest.mark.parametrize("fails", [None, "sync", "capture"])
+def test_a_failed_recording_leaves_no_traces(fails, monkeypatch):
+    """With functions of torch.cuda that only note what they are called for."""
+    modes, done = [], []
+
+    def set_mode(mode):
+        warnings.warn("a prototype", UserWarning, stacklevel=1)
+        modes.append(mode)
+
+    class Graph:
+        def replay(self):
+            done.append("replay")
+
+    @contextlib.contextmanager
+    def capture(graph, stream, capture_error_mode):
+        assert modes[-1] == "default" and capture_error_mode == "thread_local"
+        yield
+        if fails == "capture":
+            raise RuntimeError("capture failed\nand more")
+
+    def work():
+        done.append(modes[-1] if modes else "")
+        if fails == "sync" and modes[-1:] == ["error"]:
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    for name, fake in (
+        ("set_sync_debug_mode", set_mode), ("CUDAGraph", Graph), ("graph", capture),
+        ("device", contextlib.nullcontext), ("stream", contextlib.nullcontext),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, fake)
+    lanes = object.__new__(devices.CudaLanes)
+    lanes.device, lanes._streams = torch.device("cuda"), {"compute": None}
+    before = torch.backends.cudnn.benchmark
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # users would see it, once
+        repeat = lanes.record(work)
+    assert modes[0] == "error" and modes[-1] == "default" and torch.backends.cudnn.benchmark == before
+    assert done == (["", "error"] if fails == "sync" else ["", "error", "default"]), "on trial, watched, recorded"
+    assert (repeat is None) == bool(fails)
 
 
 # ---- on a GPU --------------------------------------------------------------------------------------------
