@@ -91,7 +91,7 @@ def test_export(call, live_model, folder):
     told = onnxfile.read_metadata("x.onnx")
     assert told["method"] == "live" and len(told["model_sha256"]) == 64
     status, _, err = call("st-model", "export", live_model, "-o", "x.png")
-    assert status == 2 and "ends in .onnx" in err
+    assert status == 2 and "x.png: .onnx, .pt, .pt2 expected" in err
     status, _, err = call("st-model", "export", "slim", "-o", "y.onnx")
     assert status == 78 and "distill cannot be written as a graph" in err and "live" in err
     assert call("st-model", "export", "gone.safetensors", "-o", "y.onnx")[0] == 66
