@@ -237,8 +237,8 @@ def rounds(count):
         side = 32 if number % 100 < 50 else 16 + number % 7
         restyler(streams.Image(np.full((32, side, 3), number % 256, np.uint8)))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before = rounds(1000)
-print(rounds(9000) - before)
+before = rounds(500)
+print(rounds(2500) - before)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 20, "MB"
