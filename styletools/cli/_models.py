@@ -27,8 +27,8 @@ def resolve(model: str, settings: Sequence[str] = ()) -> tuple[str, Path | None,
     name = modelfile.check(path)["method"]
     if not settings:
         return name, path, None
-    values, open_ones = methods.parse_options(name, settings), methods.describe(name).adjustable
-    if set(values) - set(open_ones):
+    open_ones = methods.describe(name).adjustable
+    if {setting.partition("=")[0] for setting in settings} - set(open_ones):
         open_to = f", and of {name} {', '.join(open_ones)}" if open_ones else ""
         raise errors.UsageError(f"{model} is trained: -O sets options of methods that need no training{open_to}")
-    return name, path, values
+    return name, path, methods.parse_options(name, settings)
