@@ -9,6 +9,7 @@ import io
 import json
 import os
 import signal
+import socket
 import tempfile
 import time
 import traceback
@@ -197,20 +198,39 @@ def _connected(address: str) -> Iterator[Any]:
     except ImportError as error:
         raise errors.Unavailable("--ray needs Ray: pip install 'styletools[ray]'") from error
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _check_address(address)
     try:
         ray.init(address, logging_level="ERROR", log_to_driver=False, configure_logging=False)
+    except SystemExit:  # Ray's own answer to SIGTERM
+        raise _command.Signalled(signal.SIGTERM) from None
     except Exception as error:
         what = "no Ray cluster there"
         if "InvalidAuthToken" in traceback.format_exc():
             what = "the cluster wants another token (RAY_AUTH_MODE, RAY_AUTH_TOKEN)"
+        elif "ersion mismatch" in str(error):
+            what = "the cluster has another version of Ray or Python"
         raise errors.Unavailable(f"--ray {address}: {what}") from error
     finally:
         for number, handler in handlers.items():  # Ray has its own
             signal.signal(number, handler)
     try:
         yield ray
+    except SystemError as error:
+        if isinstance(error.__cause__, _command.Signalled):  # compiled parts of Ray tell of a signal so
+            raise error.__cause__ from None
+        raise
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise Unavailable where nobody listens at HOST:PORT, which Ray would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except (OSError, OverflowError) as error:
+            raise errors.Unavailable(f"--ray {address}: no Ray cluster there ({error})") from error
 
 
 def _hire(ray, task: Task, device: str) -> list:

@@ -70,11 +70,20 @@ def test_a_folder_on_a_cluster_that_loses_a_worker(cluster, call, start, picture
     (folder / "in/bad.png").write_bytes(b"no picture")
     command = ["-m", live_model, "-s", "s.png", "in", "--engine", "graph"]
     assert call("st-apply", *command, "-o", "here/")[0] == 1
-    process = start("st-apply", *command, "-o", "out/", "--ray", cluster.address)
-    end = time.monotonic() + 120
-    while len(list(Path("out").rglob("*.png"))) < 2:
-        assert time.monotonic() < end and process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
+
+    def start_and_wait():
+        process, end = start("st-apply", *command, "-o", "out/", "--ray", cluster.address), time.monotonic() + 120
+        there = len(list(Path("out").rglob("*.png")))
+        while len(list(Path("out").rglob("*.png"))) < there + 2:
+            assert time.monotonic() < end and process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        return process
+
+    process = start_and_wait()
+    process.terminate()
+    assert (process.wait(60), process.stderr.read()) == (-signal.SIGTERM, b"")
+    assert len((Path("out") / NAME).read_text().splitlines()) == len(list(Path("out").rglob("[!.]*.p*")))
+    process = start_and_wait()
     killed = workers(cluster)[0]
     os.kill(killed, signal.SIGKILL)
     assert process.wait(120) == 1
@@ -97,8 +106,12 @@ def test_without_ray_or_a_cluster(call, picture, live_model, monkeypatch, folder
     picture("in/a.png")
     picture("s.png", 40, 36)
     command = ["-m", live_model, "-s", "s.png", "in", "-o", "out/", "--ray"]
-    monkeypatch.setitem(sys.modules, "ray", None)
-    status, _, err = call("st-apply", *command, "auto")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        status, _, err = call("st-apply", *command, "auto")
     assert (status, err) == (69, "st-apply: --ray needs Ray: pip install 'styletools[ray]'\n")
     assert not (folder / "out").exists()
+    pytest.importorskip("ray", reason="Ray is not installed (the extra ray)")
+    status, _, err = call("st-apply", *command, "127.0.0.1:1")
+    assert status == 69 and err.startswith("st-apply: --ray 127.0.0.1:1: no Ray cluster there (")
     assert call("st-apply", "-m", live_model, "-s", "s.png", "in/a.png", "-o", "b.png", "--ray", "auto")[0] == 2
