@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from preloaded import Preloaded
 
 from styletools import files
 
@@ -63,8 +64,17 @@ def test_all_examples_are_told():
     }
 
 
+@pytest.fixture
+def warm(place, environment):
+    """Have st-eval started from a process that has loaded torch."""
+    with Preloaded(place, environment) as preloaded:
+        preloaded.script("st-eval")
+        environment["PATH"] = f"{place}{os.pathsep}{environment['PATH']}"
+        yield
+
+
 @pytest.mark.slow
-def test_sweep(run, place):
+def test_sweep(warm, run, place):
     shutil.copytree(EXAMPLES / "sweep", place, dirs_exist_ok=True)
     (place / "paintings/scream.jpg").unlink()
     words = ["make", "--no-print-directory", "ALPHAS=0.5 1", "METRICS=ssim", "PAINTINGS=paintings"]
