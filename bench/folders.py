@@ -2,10 +2,13 @@
 
     python bench/folders.py photos/ [--count 1000] [--style great-wave] [--repeat 3] [-j 2]
 
-The sum of the parts, to which the time of the command is compared, overlaps them ideally: the processor's seconds
-for reading and for writing every picture in one thread, divided among the cores, plus the seconds that the network
-alone takes on all of them. Parts and command take turns, and the median of the ratios counts. `busy` is how much of
-the cores the command had; `cpu_ratio`, its processor time over that of the parts, tells more where others use them.
+The sum of the parts, to which the time of the command is compared, has the processor's seconds for reading and for
+writing every picture in one thread, divided among the cores, plus the wall time that the network alone takes on all of
+them. It counts in the command's disfavour: the start of the process, digests, the disk and the notes are in no part.
+`packed` compares to what nothing can beat, if the work is the same: all processor time of the parts, divided among the
+cores without a gap. `serial` compares to the parts one after another. Parts and command take turns, and the median of
+the ratios counts. `busy` is how much of the cores the command had; `cpu_ratio`, its processor time over that of the
+parts, tells more where others use them.
 """
 
 import contextlib
@@ -114,13 +117,14 @@ def main(photos, count, style, repeat, jobs):
             spent = parts(restyler, paths)
             ideal = (spent["read"].cpu + spent["write"].cpu) / cores + spent["network"].wall
             whole = run([*command, "-o", f"{place}/out{number}/"])
-            cpu = sum(each.cpu for each in spent.values())
-            rounds.append((whole.wall / ideal, whole.cpu / cpu, whole.cpu / whole.wall / cores, whole, spent))
-        ratio, cpu_ratio, busy = (statistics.median(column) for column in list(zip(*rounds))[:3])
-        whole, spent = min(rounds, key=lambda each: abs(each[0] - ratio))[3:]
-        show("all of a folder over the sum of its parts", ratio=ratio, cpu_ratio=cpu_ratio, busy=busy,
-             ratios=[round(each[0], 3) for each in rounds], seconds=whole.wall, cpu=whole.cpu, jobs=jobs,
-             **{name: round(each.cpu, 3) for name, each in spent.items()})  # fmt: skip
+            cpu, wall = (sum(getattr(each, what) for each in spent.values()) for what in ("cpu", "wall"))
+            rounds.append((whole.wall / ideal, whole.wall * cores / cpu, whole.wall / wall, whole.cpu / cpu,
+                           whole.cpu / whole.wall / cores, whole, spent))  # fmt: skip
+        ratio, packed, serial, cpu_ratio, busy = (statistics.median(column) for column in list(zip(*rounds))[:5])
+        whole, spent = min(rounds, key=lambda each: abs(each[0] - ratio))[5:]
+        show("all of a folder over the sum of its parts", ratio=ratio, packed=packed, serial=serial,
+             cpu_ratio=cpu_ratio, busy=busy, ratios=[round(each[0], 3) for each in rounds], seconds=whole.wall,
+             cpu=whole.cpu, jobs=jobs, **{name: round(each.cpu, 3) for name, each in spent.items()})  # fmt: skip
         again = [run([*command, "-o", f"{place}/out0/"]) for _ in range(max(repeat, 3))]
         for path in paths:
             path.touch()
