@@ -13,7 +13,7 @@ from PIL import Image
 
 from styletools import manifest, streams
 from styletools.cli import _folder, st_apply
-from styletools.cli._loop import Source
+from styletools.cli._loop import Source, find_sources
 from styletools.manifest import LOCK, NAME
 
 
@@ -221,6 +221,29 @@ main.main([])
         assert process.wait(20) == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_what_is_half_written_goes_with_a_signal(number, folder, environment):
+    script = """
+import time
+from styletools import files
+from styletools.cli import _command
+@_command.command("st-test")
+def main():
+    with files.atomic("a.png") as out:
+        out.write(b"half")
+        print("writing", flush=True)
+        time.sleep(60)
+main.main([])
+"""
+    path = str(Path(manifest.__file__).parents[1])
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment | {"PYTHONPATH": path}) as process:
+        assert process.stdout.readline() == b"writing\n" and len(os.listdir()) == 1
+        process.send_signal(number)
+        assert process.wait(20) == -number
+    assert os.listdir() == []
+
+
 @pytest.fixture
 def disk(folder):
     """Mount a small disk of its own: disk(kilobytes) returns the folder."""
@@ -281,6 +304,13 @@ def test_inputs_that_vanish_or_change(apply, inputs, monkeypatch):
     assert sorted(below("out")) == sorted(below("in"))
     assert apply("in", "-o", "out/") == 0, "it is made again, as nobody knows which of the two was read"
     assert Image.open("out/06.png").size == (50, 40)
+
+
+def test_pipes_in_folders_are_passed_over(folder, picture):
+    picture("in/a.png")
+    os.mkfifo("in/b.png")
+    os.symlink("gone.png", "in/c.png")
+    assert [source.path for source in find_sources(["in"])] == ["in/a.png", "in/c.png"]
 
 
 @pytest.fixture
