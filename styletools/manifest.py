@@ -79,7 +79,9 @@ class Manifest:
         words = [told[name] for name in ("output", "source", "recipe", "digest")]
         stamp = tuple(int(number) for number in told["stamp"])
         made = {str(name): str(digest) for name, digest in told["made"].items()}
-        if all(isinstance(word, str) for word in words) and made:
+        text = "".join([*words, *made])
+        os.fsencode(text)  # or it names no file
+        if made and "\0" not in text:
             self._made[words[0]] = Entry(*words[1:], stamp, made)
 
     def see(self, source: str) -> Seen | None:

@@ -158,13 +158,15 @@ def test_any_name(folder, name):
     [b"\xff\xfe", b"[]\n", b"{}\n", b'{"output": []}\n', b"null\n", b'{"output": 1, "key": {}}\n', b"[" * 5000 + b"\n",
      b'{"output": "in.png", "source": "in.png", "recipe": "x", "digest": "x", "stamp": 3, "made": []}\n',
      b'{"output": "in.png", "key": "x:5:1", "files": ["a.png"]}\n', b'{"output": "out/in.png", "removed": 1}\n',
+     rb'{"output": "\u0000", "source": "/", "recipe": "x", "digest": "", "stamp": [3], "made": {"\u0000": ""}}' + b"\n",
+     rb'{"output": "\ud800", "source": "/", "recipe": "x", "digest": "", "stamp": [3], "made": {"\ud800": ""}}' + b"\n",
      b'{"output": "in.png"'],
 )  # fmt: skip
 def test_damaged_lines_are_passed_over_and_harm_no_others(folder, damage):
     made()
     with open(f"out/{NAME}", "ab") as out:
         out.write(damage)
-    assert is_current()
+    assert is_current() and not lost("/")
     (folder / "out/b.png").write_bytes(b"result")
     made(output="out/b.png")
     assert is_current() and is_current(output="out/b.png"), "not even the one after a line that was cut off"
