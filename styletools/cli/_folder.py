@@ -316,12 +316,12 @@ def _folders(inputs: Iterable[str], sources: Iterable[Source]) -> set[str]:
 
 
 def prune(noted: manifest.Manifest, lost: Iterable[tuple[str, manifest.Entry]]) -> int:
-    """Remove results that lost their inputs, but those that were changed since; return 1 where some cannot be."""
+    """Remove results that lost their inputs, but what is not as it was made; return 1 where some cannot be."""
     status = 0
     for output, entry in lost:
         try:
             for path in noted.remove(output, entry):
-                log.warning(f"{path}: lost its input, but was changed since it was made: it stays")
+                log.warning(f"{path}: lost its input, but is not what was made of that: it stays")
             log.info(f"{output}: removed")
         except OSError as error:
             log.error(str(errors.from_os_error(error, output)))
