@@ -1,10 +1,11 @@
 """Time of commands as programs: starting, one picture, a stream of frames. JSON lines, ratios first.
 
-    python bench/speed.py [--style great-wave] [--frames 100] [--size 512]
+    python bench/speed.py [--style great-wave] [--frames 100] [--size 512] [--film FILE]
 
 The yardsticks run in between, on the same machine: `python -c pass`, `import torch, torchvision`, and the bare copy of
 the same frames by st-cat. Seconds are the best of several runs, of wall time; `cpu` are those of the processor, which
 tell more where others use it, too; `mb` is the most memory that the process had. What is kept in the cache is there.
+Whether bfloat16 is used depends on style and film: --precise never does. Without --film frames are a test picture.
 """
 
 import json
@@ -63,7 +64,8 @@ def pipeline(make, words, take) -> float:
 @click.option("--frames", default=100, show_default=True)
 @click.option("--size", default=512, show_default=True)
 @click.option("--repeat", default=3, show_default=True)
-def main(style, frames, size, repeat):
+@click.option("--film", "given", type=click.Path(exists=True), help="Take the frames of this film, cut to a square.")
+def main(style, frames, size, repeat, given):
     """Measure and print."""
     import imageio_ffmpeg
 
@@ -76,6 +78,9 @@ def main(style, frames, size, repeat):
     with tempfile.TemporaryDirectory() as folder:
         clip, photo, frame, film = (f"{folder}/{name}" for name in ("clip.ppm", "photo.jpg", "frame.ppm", "film.mp4"))
         source = ["-f", "lavfi", "-i", f"testsrc2=size={size}x{size}:rate=25"]
+        if given:
+            square = f"scale={size}:{size}:force_original_aspect_ratio=increase,crop={size}:{size}"
+            source = ["-i", given, "-vf", square, "-an"]
         subprocess.run([*exe, *source, "-frames:v", str(frames), film], check=True)
         subprocess.run([*exe, "-i", film, *ppm, clip], check=True)
         subprocess.run([*exe, "-i", film, "-frames:v", "1", *ppm, frame], check=True)
