@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from styletools import errors, log
-from styletools.nn.precision import has_fast_bfloat16 as has_fast_bfloat16
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -55,6 +54,12 @@ def seed_everything(seed: int) -> None:
     """Seed torch's generators; the same seed gives the same numbers on the same device."""
     torch.manual_seed(seed)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes of a CUDA device are left, with what torch holds there for later."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 # ---- queues of work --------------------------------------------------------------------------------------
@@ -143,8 +148,7 @@ class CudaLanes(Lanes):
         return torch.cuda.max_memory_allocated(self.device) - before
 
     def free(self):
-        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return torch.cuda.mem_get_info(self.device)[0] + unused
+        return free_memory(self.device)
 
     def release(self):
         torch.cuda.empty_cache()

@@ -26,14 +26,14 @@ import numpy as np
 from PIL import Image
 
 from styletools import errors, files, onnxfile, streams
-from styletools.engine import styles
+from styletools.engine import edges, styles
+from styletools.engine.edges import MINIMUM
 
 if TYPE_CHECKING:
     import openvino
 
 VERSION = "2"  # of what graphs say and take: another one is not read
 COMPILED = "2"  # of how they are compiled
-MINIMUM = 16  # graphs are never shown less than this many pixels a side
 LARGE = 256 * 256  # pixels from which bfloat16 is worth what it loses, which is more the fewer there are
 TRUSTED = 48  # frames that may follow upon one before bfloat16 is measured again
 NEAR = 1.5  # levels of 255 that bfloat16 may change in the frame measured, but in FEW of all values: of those after it
@@ -359,11 +359,9 @@ def scale(levels: np.ndarray, short: int | tuple[int, int] | None) -> np.ndarray
 def pad(picture: np.ndarray, multiple: int) -> np.ndarray:
     """Mirror (H, W, C) at its bottom and right up to the next multiple, and to at least MINIMUM, to and fro."""
     for axis, side in enumerate(picture.shape[:2]):
-        wanted = -(-max(side, MINIMUM) // multiple) * multiple
+        wanted = edges.padded(side, multiple)
         if wanted != side:
-            period = max(2 * (side - 1), 1)
-            there = np.arange(wanted) % period
-            picture = picture.take(np.minimum(there, period - there).clip(0, side - 1), axis)
+            picture = picture.take(edges.mirrored(0, wanted, side), axis)
     return np.ascontiguousarray(picture)
 
 

@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from styletools import errors, log, stats, streams
+from styletools.engine import device as devices
+from styletools.engine import edges, tiles
 from styletools.engine import memory as memories
-from styletools.engine import tiles
+from styletools.engine.edges import MINIMUM
 from styletools.methods import Method
+from styletools.nn import mirror
 
-MINIMUM = 16  # networks are never shown less than this many pixels a side
 # Bytes a pixel that no network needs, or hardly one: smaller pictures are restyled as they are, without another look.
 PLENTY = 2048
 BESIDE = 40  # bytes a pixel beside those of the network: the picture before and after it, as float32
@@ -66,27 +68,7 @@ def pad(image: Tensor, multiple: int, minimum: int = MINIMUM) -> Tensor:
 
     Works for any size: what is thinner than the padding is mirrored to and fro.
     """
-    for dim in (-2, -1):
-        size = image.shape[dim]
-        wanted = -(-max(size, minimum) // multiple) * multiple
-        if wanted != size:
-            # Counted on the device, since a copy to it would be waited for.
-            period = max(2 * (size - 1), 1)
-            there = torch.arange(wanted, device=image.device) % period
-            image = image.index_select(dim, torch.minimum(there, period - there).clamp(0, size - 1))
-    return image
-
-
-def _mirrored(start: int, length: int, size: int) -> np.ndarray:
-    """Return which of `size` places, mirrored to and fro, are at `start` and after it."""
-    period = max(2 * (size - 1), 1)
-    there = np.arange(start, start + length) % period
-    return np.minimum(there, period - there).clip(0, size - 1)
-
-
-def _padded(side: int, multiple: int) -> int:
-    """Return what `pad` makes of a side."""
-    return -(-max(side, MINIMUM) // multiple) * multiple
+    return mirror.extended(image, [edges.padded(side, multiple, minimum) for side in image.shape[-2:]])
 
 
 def to_plane(image: streams.Image) -> Tensor:
@@ -230,8 +212,7 @@ class Restyler:
         """Return how many bytes there are for a picture."""
         device = torch.device(self.method.device)
         if device.type == "cuda":
-            free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-            return 0.8 * (free - torch.cuda.memory_allocated(device))
+            return 0.8 * devices.free_memory(device)
         return memories.free(self.memory)
 
     def _work(self, *styles: dict[str, Tensor] | None) -> Callable[..., Tensor]:
@@ -267,7 +248,7 @@ class Restyler:
 
     def _paint(self, plan, work, windows, size, put) -> None:
         """Work in tiles; where memory runs out, in smaller ones."""
-        padded = tuple(_padded(side, self.method.multiple) for side in size)
+        padded = tuple(edges.padded(side, self.method.multiple) for side in size)
         while True:
             side = self._side or tiles.LARGEST
             try:
@@ -285,7 +266,7 @@ class Restyler:
         result = torch.empty_like(original)
 
         def window(top: int, left: int, high: int, wide: int) -> Tensor:
-            rows, columns = (torch.from_numpy(_mirrored(*of)).to(original.device)
+            rows, columns = (torch.from_numpy(edges.mirrored(*of)).to(original.device)
                              for of in ((top, high, height), (left, wide, width)))  # fmt: skip
             return original.index_select(-2, rows).index_select(-1, columns)
 
@@ -323,7 +304,7 @@ class _Window:
         whole = self._array.shape[:2]
         axes, span, weights = [], [], []
         for start, length, size, given in zip((top, left), (height, width), self._size, whole):
-            places = _mirrored(start, length, size)
+            places = edges.mirrored(start, length, size)
             first, end = int(places.min()), int(places.max()) + 1
             axes.append(places - first)
             if size == given:

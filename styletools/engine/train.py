@@ -19,6 +19,7 @@ from styletools.engine import reports
 from styletools.engine.data import Batches
 from styletools.engine.ranks import Ranks
 from styletools.methods import Method
+from styletools.nn.precision import has_fast_bfloat16
 
 JOURNAL_EVERY = 50  # steps from one entry of the journal to the next
 LOOK_EVERY = 10  # steps from one look at the losses to the next, on a GPU, which should not be waited for; divides it
@@ -143,7 +144,7 @@ def train(
     written, but not every report.
     """
     ranks = ranks or Ranks()
-    amp = plan.amp and devices.has_fast_bfloat16(device)
+    amp = plan.amp and has_fast_bfloat16(device)
     applies_to = methods.describe(name).applies_to
     sheets = ranks.first and plan.sample_every > 0 and reports.can_sample(applies_to, method)
     resume_path = output.with_suffix(".resume.pt")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from styletools import errors, log, onnxfile
 from styletools.methods import Method
+from styletools.nn import mirror
 
 APPLIES_TO = "image"
 TRAINS_ON = "nothing"
@@ -193,7 +194,7 @@ class _Runner:
                 inner = F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         small = inner.shape[-2:]
         if self._frame:
-            inner = _mirrored(inner, self._frame)
+            inner = mirror.extended(inner, self._frame)
         made = torch.from_numpy(self._run(inner.numpy() * self.scale + self.shift).copy())
         if made.shape != inner.shape:
             raise errors.DoesNotFit("its graph gives pictures of another size or depth than it takes")
@@ -232,12 +233,3 @@ def _test_picture(height: int, width: int) -> np.ndarray:
     """Return a picture (1, 3, H, W) in [0, 1] of soft colours, the same at each call."""
     coarse = np.random.default_rng(0).random((1, 3, 5, 5), np.float32)
     return F.interpolate(torch.from_numpy(coarse), (height, width), mode="bilinear").numpy()
-
-
-def _mirrored(image: Tensor, sides: tuple[int, int]) -> Tensor:
-    """Mirror (1, 3, H, W) at its right and bottom up to these sides, to and fro where it is thin."""
-    for dim, wanted in zip((-2, -1), sides):
-        side = image.shape[dim]
-        there = torch.arange(wanted) % max(2 * (side - 1), 1)
-        image = image.index_select(dim, torch.minimum(there, max(2 * (side - 1), 1) - there).clamp(0, side - 1))
-    return image

@@ -1,4 +1,6 @@
-"""Padding that mirrors at the edges, for pictures whose channels lie together in memory."""
+"""Padding that mirrors at the edges."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,21 @@ def mirrored(x: Tensor, vertical: int, horizontal: int) -> Tensor:
     for i in range(vertical):
         result[:, :, _both(i, size[2])] = rows[:, :, _both(vertical - i, height)]
     return result
+
+
+def extended(x: Tensor, sides: Sequence[int]) -> Tensor:
+    """Return (N, C, H, W) mirrored at its right and bottom edges up to (height, width).
+
+    Works for any size: what is thinner than what is added is mirrored to and fro.
+    """
+    for dim, wanted in zip((-2, -1), sides):
+        side = x.shape[dim]
+        if wanted != side:
+            # Counted on the device, since a copy to it would be waited for.
+            period = max(2 * (side - 1), 1)
+            there = torch.arange(wanted, device=x.device) % period
+            x = x.index_select(dim, torch.minimum(there, period - there).clamp(0, side - 1))
+    return x
 
 
 def _both(place: int, size: int) -> slice:

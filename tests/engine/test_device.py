@@ -7,6 +7,7 @@ import torch
 
 from styletools import errors
 from styletools.engine import device
+from styletools.nn.precision import has_fast_bfloat16
 
 
 def test_auto_is_a_device_that_works():
@@ -36,8 +37,8 @@ def test_cuda_without_cuda(monkeypatch):
 
 def test_bfloat16_where_it_is_wanted():
     cpu = torch.device("cpu")
-    assert isinstance(device.has_fast_bfloat16(cpu), bool)
-    assert not device.has_fast_bfloat16(torch.device("mps"))
+    assert isinstance(has_fast_bfloat16(cpu), bool)
+    assert not has_fast_bfloat16(torch.device("mps"))
     a = torch.ones(4, 4)
     with device.autocast(cpu, True):
         assert (a @ a).dtype == torch.bfloat16
