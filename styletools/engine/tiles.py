@@ -16,7 +16,6 @@ import contextlib
 import ctypes
 import functools
 import math
-import mmap
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from styletools import files, log, stats
+from styletools import files, log, stats, streams
 from styletools.nn import norm
 
 SMALLEST = 128  # pixels a side of what tiles are planned with, at first, and of the smallest tile
@@ -464,12 +463,7 @@ class _Kept:
         shape = (size[0] // scale, size[1] // scale, slot.shape[1])
         self._kind = torch.int16 if slot.dtype == torch.bfloat16 else slot.dtype
         kind = torch.empty(0, dtype=self._kind).numpy().dtype
-        self._map = None
-        if in_memory:
-            self._array = np.empty(shape, kind)
-        else:
-            self._map = _scratch(math.prod(shape) * kind.itemsize)
-            self._array = np.ndarray(shape, kind, self._map)
+        self._array = np.empty(shape, kind) if in_memory else _scratch(shape, kind)
 
     def _place(self, top: int, left: int, height: int, width: int) -> tuple[slice, slice]:
         scale = self._scale
@@ -479,18 +473,14 @@ class _Kept:
         """Keep what a tile has, at (top, left, height, width) in pixels."""
         rows = value[0].permute(1, 2, 0).contiguous().view(self._kind)
         self._array[self._place(*place)] = rows.cpu().numpy()
-        self._release()
+        streams.release(self._array)
 
     def get(self, *place: int) -> Tensor:
         """Return a part as it was."""
         rows = torch.from_numpy(np.ascontiguousarray(self._array[self._place(*place)]))
-        self._release()
+        streams.release(self._array)
         value = rows.view(self._slot.dtype).permute(2, 0, 1)[None].to(self._slot.device)
         return _laid_out(value, self._slot.layout)
-
-    def _release(self) -> None:
-        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)  # the file has it; only our view of it goes
 
 
 def _laid_out(tensor: Tensor, layout: torch.memory_format) -> Tensor:
@@ -500,8 +490,9 @@ def _laid_out(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     return tensor.contiguous()
 
 
-def _scratch(size: int) -> mmap.mmap:
-    """Return so many bytes of a file that goes with them. TryAgain where the disk has no room."""
+def _scratch(shape: tuple[int, ...], kind: np.dtype) -> np.memmap:
+    """Return an array that is kept in a file, which goes with it. TryAgain where the disk has no room."""
+    size = math.prod(shape) * kind.itemsize
     with files.scratch() as file:
         try:
             if hasattr(os, "posix_fallocate"):
@@ -510,7 +501,7 @@ def _scratch(size: int) -> mmap.mmap:
                 os.truncate(file.fileno(), size)
         except OSError as error:
             raise files.no_room(error, size) from error
-        return mmap.mmap(file.fileno(), size)
+        return np.memmap(file, kind, "r+", shape=shape)
 
 
 # ---- running it ------------------------------------------------------------------------------------------

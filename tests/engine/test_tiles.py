@@ -174,7 +174,7 @@ def test_features_are_kept_in_memory_or_in_a_file(limit, monkeypatch):
     given = infer.to_tensor(picture(160, 300))[0]
     whole = Restyler(method, style, memory=PLENTY).restyle(given, style)
     result, asked = torch.empty_like(given), []
-    monkeypatch.setattr(tiles, "_scratch", lambda size, real=tiles._scratch: asked.append(size) or real(size))
+    monkeypatch.setattr(tiles, "_scratch", lambda *what, real=tiles._scratch: asked.append(what) or real(*what))
 
     def work(image):
         return method.apply(image, style=style)
@@ -284,7 +284,7 @@ def test_a_disk_without_room(monkeypatch):
 
     monkeypatch.setattr(tiles.os, "posix_fallocate", full)
     with pytest.raises(errors.TryAgain, match=r"no space left.*TMPDIR"):
-        tiles._scratch(1 << 20)
+        tiles._scratch((1 << 20,), np.dtype(np.uint8))
 
 
 # ---- parts -----------------------------------------------------------------------------------------------
