@@ -30,6 +30,12 @@ def index(conv: str) -> int:
     return 2 + sum(3 * depth + 1 for depth in VGG19[: block - 1]) + 3 * (i - 1)
 
 
+def find_published(state: Mapping[str, Tensor]) -> list[str]:
+    """Return what the keys of each published file of it begin with, among tensors of several files."""
+    return [key.removesuffix("0.weight") for key, tensor in state.items()
+            if key.rpartition("/")[2] == "0.weight" and tuple(tensor.shape) == (3, 3, 1, 1)]  # fmt: skip
+
+
 def build(weights: Path) -> Backbone:
     """Return the network from its published file, as deep as it goes."""
     return from_state(read_state_dict(weights), weights)

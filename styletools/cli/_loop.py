@@ -8,6 +8,7 @@ Standard library only at import, like all of cli.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import queue
@@ -470,8 +471,8 @@ def run(
         tell(of)
 
     # Where names still come, nothing may wait for the next.
-    reading = _read_several if total is not None and jobs > 1 else _read
-    with _Ahead(reading(sources, from_format, limits, jobs), 2 * jobs) as items:
+    reading = functools.partial(_read_several, jobs=jobs) if total is not None and jobs > 1 else _read
+    with _Ahead(reading(sources, from_format, limits), 2 * jobs) as items:
         try:
             each = _finished(items) if target.kind != "stream" else items
             for item, result in _computed(each, items.waiting, function, wanted):
@@ -640,7 +641,7 @@ def gather(
 
 
 def _read_several(
-    sources: Iterable[Source], from_format: str | None, limits: streams.Limits, jobs: int
+    sources: Iterable[Source], from_format: str | None, limits: streams.Limits, *, jobs: int
 ) -> Iterator[_Item | None]:
     """Yield what `_read` does; several files are read at once, by `jobs` threads, unless they may hold much."""
     reading: deque[Future] = deque()
@@ -666,7 +667,7 @@ def _is_small(source: Source) -> bool:
 
 
 def _read(
-    sources: Iterable[Source | None], from_format: str | None, limits: streams.Limits, jobs: int = 1
+    sources: Iterable[Source | None], from_format: str | None, limits: streams.Limits
 ) -> Iterator[_Item | None]:
     """Yield the records of all sources in order, errors in their places, and after each source its end."""
     for source in sources:

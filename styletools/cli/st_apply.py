@@ -12,6 +12,7 @@ from styletools.cli._loop import STDIN, Deferred, Target, find_sources, run
 ENGINES = ("auto", "torch", "graph")
 _GRAPH_BYTES = 250  # a pixel, of a picture that is restyled without torch
 
+
 @command("st-apply")
 @_options.inputs
 @_restyling.options

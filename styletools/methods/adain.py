@@ -148,9 +148,7 @@ def _published(state_dict: Mapping[str, Tensor]) -> tuple[str, str] | None:
 
     A decoder whose file is called after its layer, or has others beside it, is one of WCT's.
     """
-    found = decoders.find_published(state_dict)
-    encoders = [key.removesuffix("0.weight") for key, tensor in state_dict.items()
-                if key.rpartition("/")[2] == "0.weight" and tuple(tensor.shape) == (3, 3, 1, 1)]  # fmt: skip
+    found, encoders = decoders.find_published(state_dict), vgg_normalised.find_published(state_dict)
     if len(encoders) != 1 or set(found) != {4} or len(found[4]) != 1 or LAYER in found[4][0]:
         return None
     return encoders[0], found[4][0]

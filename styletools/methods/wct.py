@@ -169,7 +169,7 @@ class WCT(Method):
                           encoders=";".join(",".join(map(str, each)) for each in widths)), tensors  # fmt: skip
         found = _numbered(state_dict)
         digest = torch.zeros(32, dtype=torch.uint8)
-        for file in _encoders(state_dict):
+        for file in vgg_normalised.find_published(state_dict):
             own = {key.removeprefix(file): tensor for key, tensor in state_dict.items() if key.startswith(file)}
             network = vgg_normalised.from_state(own, file.removesuffix("/"))
             digest = torch.tensor(list(bytes.fromhex(network.digest())), dtype=torch.uint8)
@@ -193,17 +193,11 @@ def _numbered(state_dict: Mapping[str, Tensor]) -> dict[int, str]:
     A single decoder of relu4_1 is AdaIN's just as well: it counts where its file is called after its layer.
     """
     found = decoders.find_published(state_dict)
-    if any(len(files) > 1 for files in found.values()) or len(_encoders(state_dict)) > 1:
+    if any(len(files) > 1 for files in found.values()) or len(vgg_normalised.find_published(state_dict)) > 1:
         return {}
     if set(found) == {4} and "relu4_1" not in found[4][0]:
         return {}
     return {level: found[level][0] for level in sorted(found, reverse=True)}
-
-
-def _encoders(state_dict: Mapping[str, Tensor]) -> list[str]:
-    """Return what the keys of normalised VGG-19s begin with."""
-    return [key.removesuffix("0.weight") for key, tensor in state_dict.items()
-            if key.rpartition("/")[2] == "0.weight" and tuple(tensor.shape) == (3, 3, 1, 1)]  # fmt: skip
 
 
 def _named_by_block(state_dict: Mapping[str, Tensor]) -> dict[int, tuple[str, str]]:

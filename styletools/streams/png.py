@@ -197,7 +197,6 @@ class Writer(_Writer):
         _pixels.to_pillow(array).save(out, "PNG", compress_level=level, **options)
         return out.getbuffer()
 
-
     @property
     def _level(self) -> int:
         level = self.options["compression"]
