@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +64,22 @@ def reference() -> Path:
 
 
 @pytest.fixture(scope="session")
-def microast(reference) -> Path:
+def peers(reference) -> Callable[[str], Path]:
+    """Return the path of a published model, or a folder of them, by its name among the reference data."""
+
+    def find(name: str) -> Path:
+        path = reference.parent / "peers" / name
+        if not path.exists():
+            pytest.skip(f"the reference data have no published model {name}")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def microast(peers) -> Path:
     """The folder with the four published files of MicroAST."""
-    folder = reference.parent / "peers/microast"
-    if not folder.is_dir():
-        pytest.skip("the reference data have no published model of MicroAST")
-    return folder
+    return peers("microast")
 
 
 @pytest.fixture(scope="session")

@@ -44,11 +44,9 @@ def test_what_is_said(graph):
     assert header.tensors == {"w": ("F32", (2, 3)), "h": ("F16", (4,))} and not header.external
 
 
-def test_a_published_file(reference):
+def test_a_published_file(peers):
     onnx = pytest.importorskip("onnx")
-    path = reference.parent / "peers/fns_web/mosaic_nc8_256x256.onnx"
-    if not path.exists():
-        pytest.skip("the reference data have no published graph")
+    path = peers("fns_web/mosaic_nc8_256x256.onnx")
     header, model = onnxfile.read_header(path), onnx.load(path)
     assert header.inputs == {"input.1": ("F32", (1, 3, 256, 256))}
     assert header.tensors == {each.name: ("F32", tuple(each.dims)) for each in model.graph.initializer}

@@ -199,6 +199,13 @@ def test_sigterm_finishes_what_is_at_work(program, apply, picture):
     assert apply.out.count(b"\n") == 30 - len(made)
 
 
+def running(script, environment):
+    """Start a program that imports styletools."""
+    words = [sys.executable, "-c", script]
+    path = str(Path(manifest.__file__).parents[1])
+    return subprocess.Popen(words, stdout=subprocess.PIPE, env=environment | {"PYTHONPATH": path})
+
+
 def test_a_second_sigterm_does_not_wait(tmp_path, environment):
     script = """
 import os, signal, time
@@ -210,9 +217,7 @@ def main():
         time.sleep(60)
 main.main([])
 """
-    path = str(Path(manifest.__file__).parents[1])
-    words = [sys.executable, "-c", script]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment | {"PYTHONPATH": path}) as process:
+    with running(script, environment) as process:
         assert process.stdout.readline() == b"working\n"
         process.terminate()
         with pytest.raises(subprocess.TimeoutExpired):
@@ -236,9 +241,7 @@ def main():
         time.sleep(60)
 main.main([])
 """
-    path = str(Path(manifest.__file__).parents[1])
-    words = [sys.executable, "-c", script]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment | {"PYTHONPATH": path}) as process:
+    with running(script, environment) as process:
         assert process.stdout.readline() == b"writing\n" and len(os.listdir()) == 1
         process.send_signal(number)
         assert process.wait(20) == -number

@@ -3,8 +3,6 @@
 import json
 import shutil
 
-import pytest
-
 from styletools import modelfile, streams
 
 
@@ -74,10 +72,8 @@ def test_what_is_said_of_others(call, microast, picture, folder):
     assert found == 2 and "microast needs a style" in err
 
 
-def test_training_goes_on_from_a_published_model(call, reference, picture, slim):
-    published = reference.parent / "peers/fns_web/candy_nc8.pth"
-    if not published.is_file():
-        pytest.skip("the reference data have no published fast_neural_style network")
+def test_training_goes_on_from_a_published_model(call, peers, picture, slim):
+    published = peers("fns_web/candy_nc8.pth")
     for number in range(3):
         picture(f"photos/{number}.png", 40, 40, number)
     style = picture("style.png", 40, 37, 9)

@@ -105,19 +105,13 @@ def test_sub_commands(call, zoo):
 
 
 @pytest.fixture
-def candy(reference):
-    path = reference.parent / "peers/fns_web/candy_nc8.pth"
-    if not path.is_file():
-        pytest.skip("the reference data have no published fast_neural_style network")
-    return path
+def candy(peers):
+    return peers("fns_web/candy_nc8.pth")
 
 
 @pytest.fixture
-def mosaic(reference):
-    path = reference.parent / "peers/fns_web/mosaic_nc8_256x256.onnx"
-    if not path.is_file():
-        pytest.skip("the reference data have no published graph")
-    return path
+def mosaic(peers):
+    return peers("fns_web/mosaic_nc8_256x256.onnx")
 
 
 def difference(first, second):

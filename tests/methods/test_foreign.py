@@ -125,10 +125,8 @@ def test_an_encoder_that_is_another_is_refused(adain, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["candy_nc8", "mosaic_nc16"])
 @torch.no_grad()
-def test_johnson_is_the_published_model(reference, name):
-    path = reference.parent / f"peers/fns_web/{name}.pth"
-    if not path.exists():
-        pytest.skip("the reference data have no published models of fast_neural_style")
+def test_johnson_is_the_published_model(peers, reference, name):
+    path = peers(f"fns_web/{name}.pth")
     state = torch.load(path, weights_only=True)
 
     def conv(x, key, norm, stride=1, up=1):

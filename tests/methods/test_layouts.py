@@ -183,11 +183,8 @@ def decoded(state, x, names, upsampled, last_relu=False):
 
 
 @pytest.fixture
-def irasin(reference):
-    folder = reference.parent / "peers/irasin_wct"
-    if not folder.is_dir():
-        pytest.skip("the reference data have no published decoders of Pytorch_WCT")
-    return folder
+def irasin(peers):
+    return peers("irasin_wct")
 
 
 ORDER = {3: ((1, 5, 8, 12, 15), (1, 8)), 2: ((1, 5, 8), (1,)), 1: ((1,), ())}
@@ -286,9 +283,7 @@ def test_fast_neural_style_and_back(tmp_path, name, request):
     if name == "random":
         path = written(tmp_path / "m.pth", samples.drawn(samples.fast_neural_style((8, 16, 32))))
     else:
-        path = request.getfixturevalue("reference").parent / f"peers/fns_web/{name}.pth"
-        if not path.exists():
-            pytest.skip("the reference data have no published models of fast_neural_style")
+        path = request.getfixturevalue("peers")(f"fns_web/{name}.pth")
     state = torch.load(path, weights_only=True)
     again = modelfile.load(path).publish("fast_neural_style")
     assert set(again) == {key for key in state if "running" not in key}

@@ -136,11 +136,8 @@ def test_numbers_in_other_files_are_not_read(graph, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def mosaic(reference):
-    folder = reference.parent / "peers/fns_web"
-    if not (folder / "mosaic_nc8_256x256.onnx").exists():
-        pytest.skip("the reference data have no published graph")
-    return folder
+def mosaic(peers):
+    return peers("fns_web/mosaic_nc8_256x256.onnx").parent
 
 
 def plain(state, x):
