@@ -101,10 +101,11 @@ models: $(READY)
 	$(ST)-model export live -o $(ZOO)/live.onnx
 	$(MAKE) styles
 
-# The named styles: a picture of each work, called as its style, becomes a record.
+# The named styles: a picture of each work, called as its style, becomes a record, and is fitted to photographs.
 styles: $(READY)
 	@rm -rf runs/works && mkdir -p runs/works
 	tail -n +2 $(ZOO)/works.tsv | while IFS=$$'\t' read -r name file _; do \
 	    cp "$(DATA)/$$file" "runs/works/$$name.$${file##*.}"; \
 	done
-	$(ST)-gram --for live --each runs/works/ -o $(ZOO)/styles.safetensors
+	export STYLETOOLS_WEIGHTS=$${STYLETOOLS_WEIGHTS:-$(DATA)/weights}; \
+	$(ST)-gram --for live --refine "$(TRAIN)/photos" --each runs/works/ -o $(ZOO)/styles.safetensors

@@ -1,9 +1,10 @@
 """Quality of a model on pairs of photograph and painting, judged by VGG-19. Prints a JSON line a pair, then the means.
 
-    python bench/quality.py pairs.tsv -m live [--alpha 1.0] [--limit 12] [--sheet sheet.png] [--noise 2]
+    python bench/quality.py pairs.tsv -m live [--alpha 1.0] [--limit 12] [--sheet sheet.png] [--noise 2] [--refine DIR]
 
-It does what `st-eval compare` does not: `alpha`, a sheet of the pictures, and what becomes of noise. Scores are the
-metrics style and content (by VGG-19) and lpips of st-eval. seconds: of the network alone, the middle of all pairs.
+It does what `st-eval compare` does not: `alpha`, a sheet of the pictures, what becomes of noise, and style records that
+are fitted to photographs, those in DIR (`st-gram --refine`). Scores are the metrics style and content (by VGG-19) and
+lpips of st-eval. seconds: of the network alone, the middle of all pairs.
 noise_gain: how much larger the change of the result is than that of the photograph (RMS), when Gaussian noise of so
 many 255ths is added to it. Pictures are scaled and cropped to 512 x 512, and not rounded. Paths in the table are
 relative to it.
@@ -28,15 +29,16 @@ METRICS = "style:vgg19,content:vgg19,lpips"
 @click.option("--limit", type=int, help="Only this many pairs, spread evenly over the table.")
 @click.option("--sheet", type=click.Path(), help="Write content, style and output side by side, a row a pair.")
 @click.option("--noise", type=float, help="Measure what becomes of noise of this deviation, in 255ths.")
+@click.option("--refine", metavar="DIR", help="Fit each style record to the photographs in this folder.")
 @click.option("--device", default="auto", show_default=True)
-def main(pairs, model, settings, alpha, size, limit, sheet, noise, device):
+def main(pairs, model, settings, alpha, size, limit, sheet, noise, refine, device):
     """Score a model on the pairs of a table (content<TAB>style, one header line)."""
     import torch
 
     from styletools import methods, metrics, modelfile
     from styletools.cli import _models
     from styletools.engine import device as devices
-    from styletools.engine import evaluate, infer
+    from styletools.engine import evaluate, infer, styles
     from styletools.metrics._look import Look
 
     chosen = devices.choose(device)
@@ -50,6 +52,16 @@ def main(pairs, model, settings, alpha, size, limit, sheet, noise, device):
         rows = [rows[i * len(rows) // limit] for i in range(limit)]
     strips, gains, times = [], [], []
     generator = torch.Generator().manual_seed(0)
+    photographs = [each.to(chosen) for each in styles.load_photographs(refine)] if refine else []
+    records = {}
+
+    def encoded(name, image):
+        if name not in records:
+            with torch.no_grad():
+                records[name] = method.encode_style([image], [1.0])
+            if photographs:
+                records[name] = method.refine(records[name], [image], [1.0], photographs)
+        return records[name]
 
     def restyled(image, record):
         with torch.no_grad():
@@ -57,8 +69,7 @@ def main(pairs, model, settings, alpha, size, limit, sheet, noise, device):
 
     for names in rows:
         content, style = (looks.read(str(Path(pairs).parent / name), keep=True) for name in names)
-        with torch.no_grad():
-            record = method.encode_style([style.image], [1.0]) if takes_style else None
+        record = encoded(names[1], style.image) if takes_style else None
         began = time.perf_counter()
         output = restyled(content.image, record)
         times.append(time.perf_counter() - began)

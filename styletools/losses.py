@@ -27,16 +27,6 @@ def relative(found: Tensor, target: Tensor) -> Tensor:
     return ((found - target).square().flatten(1).mean(1) / scale).mean()
 
 
-def adain_content(features: Tensor, content: Tensor, style: tuple[Tensor, Tensor]) -> Tensor:
-    """Return the squared distance to the content's features when these are given the style's mean and deviation.
-
-    What AdaIN's decoder is trained on (arXiv:1703.06868), over the style's mean variance: 0 for the content's layout
-    in the style's statistics, about 2 for an unrelated layout. style: mean and deviation, (N, C) each.
-    """
-    target = stats.adapt(content.float(), *style)
-    return ((features.float() - target).square().mean((1, 2, 3)) / style[1].square().mean(1)).mean()
-
-
 def total_variation(images: Tensor) -> Tensor:
     """Return the mean absolute difference of neighbouring pixels, horizontal plus vertical (anisotropic)."""
     horizontal = (images[..., :, 1:] - images[..., :, :-1]).abs()

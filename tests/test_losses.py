@@ -31,18 +31,6 @@ def test_relative_is_a_share_of_the_target_image_by_image(pair):
     assert torch.isfinite(losses.relative(a, torch.zeros(1, 3, 4)))
 
 
-def test_content_in_the_style_of_another_is_no_loss():
-    generator = torch.Generator().manual_seed(0)
-    content = torch.rand(2, 5, 30, 30, generator=generator)
-    mean, std = torch.rand(2, 5, generator=generator), torch.rand(2, 5, generator=generator) + 0.1
-    centred = content - content.mean((2, 3), keepdim=True)
-    unit = centred / centred.square().mean((2, 3), keepdim=True).sqrt()
-    moved = unit * std[:, :, None, None] + mean[:, :, None, None]
-    assert losses.adain_content(moved, content, (mean, std)) < 1e-3
-    other = torch.rand(2, 5, 30, 30, generator=generator)
-    assert losses.adain_content(other, content, (mean, std)) > 0.5
-
-
 def test_total_variation():
     images = torch.tensor([[[[0.0, 1.0, 0.0], [0.5, 0.5, 0.5]]]])
     assert losses.total_variation(images).item() == pytest.approx((1 + 1 + 0 + 0) / 4 + (0.5 * 3) / 3)

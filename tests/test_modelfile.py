@@ -49,7 +49,7 @@ def test_round_trip(name, tmp_path):
 
 
 def test_the_same_model_is_the_same_bytes(tmp_path):
-    method = methods.create("live", {"channels": 8, "blocks": 1})
+    method = methods.create("live", {"channels": 8, "widths": "8"})
     told = {"step": 7, "trained_on": "these", "licence": "MIT", "created_by": "this"}
     for i in range(8):  # the library's own order is drawn anew at each save
         modelfile.save(tmp_path / f"{i}.safetensors", "live", method, **told)

@@ -21,6 +21,8 @@ from styletools.streams import Image
               help="Write what follows from the statistics: gram, covariance or mean-std.")  # fmt: skip
 @click.option("--for", "model", metavar="MODEL",
               help="Write the style record that a model or method wants (live, gatys, a file).")  # fmt: skip
+@click.option("--refine", metavar="PHOTOS",
+              help="With --for live: fit the record to the photographs in this folder, for half a minute.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="Call the record so, instead of after its inputs.")
 @_options.backbone
 @_options.layers
@@ -33,8 +35,8 @@ from styletools.streams import Image
 @_options.fail_fast
 @_options.jobs
 def main(
-    inputs, output, from_format, to_format, weigh, each, derived, model, name, backbone, layers, size, lift, settings,
-    device, files_from, null, max_pixels, fail_fast, jobs,
+    inputs, output, from_format, to_format, weigh, each, derived, model, refine, name, backbone, layers, size, lift,
+    settings, device, files_from, null, max_pixels, fail_fast, jobs,
 ):  # fmt: skip
     """Write the statistics of pictures, of features (st-extract) or of statistics, merged into one record.
 
@@ -43,10 +45,10 @@ def main(
 
     st-gram --merge wave.jpg:0.7 night.safetensors:0.3 > mixed.safetensors
     """
-    _check_use(each, weigh, derived, model, name, lift, settings)
+    _check_use(each, weigh, derived, model, refine, name, lift, settings)
     target = Target(output, to_format, default="safetensors", holds="tensors")
     if model:
-        new = _maker(model, settings, size, device)
+        new = _maker(model, refine, settings, size, device)
     else:
         backbones.check(backbone, layers)
         new = _merger(backbone, layers, size, lift, device)
@@ -94,7 +96,7 @@ def main(
     return 0
 
 
-def _check_use(each, weigh, derived, model, name, lift, settings) -> None:
+def _check_use(each, weigh, derived, model, refine, name, lift, settings) -> None:
     """Raise UsageError for options that do not go together."""
     if each and (weigh or name):
         other = "--merge" if weigh else "--name"
@@ -104,6 +106,8 @@ def _check_use(each, weigh, derived, model, name, lift, settings) -> None:
     own += ["--lift"] * lift + ["--as"] * bool(derived)
     if model and own:
         raise errors.UsageError(f"--for takes what the model wants: {own[0]} does not go with it")
+    if refine and not model:
+        raise errors.UsageError("--refine fits the style record of a model: say which with --for")
     if settings and not model:
         raise errors.UsageError("-O sets options of the method of --for")
 
@@ -140,12 +144,14 @@ def _merger(backbone, layers, size, lift, device):
     return load
 
 
-def _maker(model, settings, size, device):
+def _maker(model, refine, settings, size, device):
     """Return what loads a model and returns what makes an empty maker of style records for it."""
     method_name, path, config = _models.resolve(model, settings)
     described = methods.describe(method_name)
     if described.applies_to not in ("image+style", "image+label"):
         raise errors.UsageError(f"{method_name} takes no style: it applies to {described.applies_to}")
+    if refine and not described.refines:
+        raise errors.UsageError(f"--refine: {method_name} has no records that can be fitted to photographs")
     digest = modelfile.digest(path) if path else ""
     defaults = {option.name: option.default for option in described.options} | (config or {})
 
@@ -156,7 +162,8 @@ def _maker(model, settings, size, device):
         chosen = devices.choose(device)
         method = modelfile.load(path, device=chosen) if path else methods.create(method_name, config).to(chosen)
         used = "" if path else defaults.get("backbone", "")
-        options = {"method_name": method_name, "model_digest": digest, "backbone": used}
+        photographs = [each.to(chosen) for each in styles.load_photographs(refine)] if refine else ()
+        options = {"method_name": method_name, "model_digest": digest, "backbone": used, "photographs": photographs}
         return lambda: styles.Maker(method, size=size or styles.DEFAULT_SIZE, **options)
 
     return load

@@ -9,7 +9,6 @@ written down here: torch's own exporters ask for packages that nothing else need
 from __future__ import annotations
 
 import inspect
-import itertools
 import json
 import struct
 from collections.abc import Callable, Sequence
@@ -253,8 +252,7 @@ class _Writer:
         return self._binary("Add", self._binary("Mul", x, 0.0), 1.0)
 
     def _on_split_with_sizes(self, x, sizes, dim=0):
-        ends = list(itertools.accumulate(sizes))
-        return [self._on_slice(x, dim, end - size, end) for size, end in zip(sizes, ends)]
+        return self._emit("Split", self._plain(x), list(sizes), outputs=len(sizes), axis=dim)
 
     def _on_split(self, x, size, dim=0, length=0):
         return [self._on_slice(x, dim, start, start + size) for start in range(0, length, size)]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from styletools.methods import Method
 
 DEFAULT_SIZE = 512
+PHOTOGRAPHS, CROP = 24, 320  # how many a record is fitted to, and their sides
 STYLES = "styles.safetensors"
 
 
@@ -279,14 +280,30 @@ def to_record(tensors: dict[str, Tensor], *, name: str, method_name: str, model_
     return streams.Tensors(arrays, name=name, meta=meta)
 
 
+def load_photographs(folder: str) -> list[Tensor]:
+    """Return crops (1, 3, 320, 320) in [0, 1] of the images in a folder, an archive or a list: the same ones each time.
+
+    Raises MissingInput where there are none.
+    """
+    from styletools.engine import data
+
+    crops = data.Crops([data.Source(folder)], seed=0, role=0).batch(0, PHOTOGRAPHS, CROP)
+    return list(crops.float().div_(255).split(1))
+
+
 class Maker:
     """Makes one style record of pictures, style records and statistics, taken one by one: st-gram --for.
 
     Within a group all pictures weigh alike; `merged` weighs the groups.
     """
 
-    def __init__(self, method: Method, *, method_name: str, model_digest: str, size: int | None, backbone: str = ""):
+    def __init__(
+        self, method: Method, *, method_name: str, model_digest: str, size: int | None, backbone: str = "",
+        photographs: Sequence = (),
+    ):  # fmt: skip
+        """photographs: (1, 3, H, W) that the record is fitted to; with none it stays what the encoder says."""
         self.names: list[str] = []
+        self._photographs = photographs
         self._method, self._size = method, size
         self._made_for = {"method_name": method_name, "model_digest": model_digest}
         self._backbone = backbone
@@ -299,6 +316,8 @@ class Maker:
         from styletools.engine import features, statistics
 
         if isinstance(record, streams.Tensors):
+            if self._photographs:
+                raise errors.DoesNotFit("a record of statistics: only pictures can be refined")
             # The messages of commands begin with the name of the file already.
             with _without_name():
                 check_metadata("", record.meta, **self._made_for, backbone=self._backbone)
@@ -320,7 +339,11 @@ class Maker:
         images, records = (
             [(part, share[group] * count) for part, group, count in parts] for parts in (self._images, self._records)
         )
-        made = to_record(mix(self._method, images, records), name=name, **self._made_for)
+        tensors = mix(self._method, images, records)
+        if self._photographs:
+            pixels = [image.to(self._method.device) for image, _ in images]
+            tensors = self._method.refine(tensors, pixels, [weight for _, weight in images], self._photographs)
+        made = to_record(tensors, name=name, **self._made_for)
         made.meta |= {"count": str(sum(counts.values()))} | ({"backbone": self._backbone} if self._backbone else {})
         return made
 

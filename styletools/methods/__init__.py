@@ -114,6 +114,19 @@ class Method:
         """Return the style record of style images (1, 3, H, W), weighted: what `apply` takes as `style`."""
         raise errors.UsageError("this method takes no style")
 
+    def refine(
+        self,
+        record: dict[str, Tensor],
+        images: Sequence[Tensor],
+        weights: Sequence[float],
+        photographs: Sequence[Tensor],
+    ) -> dict[str, Tensor]:
+        """Return a record that does better on photographs (1, 3, H, W) than `record`, which the style images gave.
+
+        Takes steps along gradients: not for `torch.no_grad`.
+        """
+        raise NotImplementedError
+
     def apply(self, image: Tensor, *, style: dict[str, Tensor] | None = None, alpha: float = 1.0) -> Tensor:
         """Restyle (N, 3, H, W) RGB in [0, 1]; the same shape and range come back."""
         raise NotImplementedError
@@ -194,6 +207,7 @@ class Description:
     layouts: tuple[str, ...] = ()  # other people's checkpoints that it knows, by name
     publishes: bool = False  # it can be written in (some of) these layouts, too
     adjustable: tuple[str, ...] = ()  # options that may be set for a model that is there already
+    refines: bool = False  # its style records can be fitted to photographs
 
 
 def names() -> list[str]:
@@ -246,8 +260,10 @@ def describe(name: str) -> Description:
             functions |= {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
     directions, layouts, adjustable = (constants.pop(name) for name in ("DIRECTIONS", "LAYOUTS", "ADJUSTABLE"))
     title = (ast.get_docstring(tree) or name).partition("\n")[0]
-    return Description(name, title, *constants.values(), "detect" in functions, tuple(options), directions,
-                       "graphs" in functions, layouts, "publish" in functions, adjustable)  # fmt: skip
+    return Description(
+        name, title, *constants.values(), "detect" in functions, tuple(options), directions, "graphs" in functions,
+        layouts, "publish" in functions, adjustable, "refine" in functions,
+    )  # fmt: skip
 
 
 def _option(node: ast.AnnAssign) -> Option:

@@ -4,10 +4,12 @@ A style encoder (a narrow VGG, read as mean and deviation of its layers) turns a
 code*; a trunk at a quarter of the resolution repaints the photograph, its normalisation layers scaled and
 shifted by that code. Ideas: conditional instance normalisation, arXiv:1610.07629; predicting it for any
 style, arXiv:1705.06830; mean and deviation as the style, arXiv:1703.06868; sub-pixel output, arXiv:1609.05158.
-Differences: half of the normalisations are replaced by a gain and a bias from the code, since they cost more
-than the convolutions; the style loss of each layer is divided by the typical distance of two paintings.
+Differences: half of the normalisations are replaced by a gain from the code, and the residual blocks are narrow
+inside. The style loss of each layer is divided by how far the untouched photograph is from the style, the content
+loss by how far a picture that shows something else would be: both are those that the result is scored by.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,28 +19,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from styletools import backbones, losses, stats
+from styletools import backbones, errors, log, losses, stats
 from styletools.methods import Graphs, Method
 from styletools.nn.narrow import start_narrow
 from styletools.nn.norm import conditional_instance_norm
+from styletools.nn.precision import has_fast_bfloat16
 from styletools.nn.vgg import VGG, VGG19
 
 APPLIES_TO = "image+style"
 TRAINS_ON = "content+styles"
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-LAYER_WEIGHTS = (0.4, 0.8, 1.2, 1.6)  # strokes and shapes live in the deeper layers; colours come of themselves
 WIDTHS = (16, 32, 64, 128)  # channels of the blocks of the style encoder
+HIDDEN = 512  # width of what turns statistics into a code
+LEAST = 0.3  # of the typical distance of two styles: a photograph nearer to its style than that counts as so far
 NOISE = 2 / 255  # deviation of what a camera adds, and what would shimmer in a video
+STEPS, REFINING = 60, 0.05  # of refining a code, and how far the first one moves each number
 
 
 @dataclass(frozen=True)
 class Config:
     channels: Annotated[int, "width of the trunk"] = 64
-    blocks: Annotated[int, "residual blocks of the trunk"] = 5
+    widths: Annotated[str, "widths inside of the trunk's residual blocks"] = "16,32,32,32,32"
     backbone: Annotated[str, "network that judges content and style in training"] = "slim"
-    content_weight: Annotated[float, "weight of the content loss"] = 1.3
-    style_weight: Annotated[float, "weight of the style loss"] = 30.0
+    content_weight: Annotated[float, "weight of the content loss"] = 3.0
+    style_weight: Annotated[float, "weight of the style loss"] = 14.0
     identity_weight: Annotated[float, "weight of rebuilding a photograph from its own style"] = 2.0
     range_weight: Annotated[float, "weight of values outside [0, 1]"] = 1.0
     tv_weight: Annotated[float, "weight of the total variation"] = 0.05
@@ -51,68 +56,59 @@ class Config:
 class Trunk(nn.Module):
     """Photograph and code to picture, at a quarter of the resolution.
 
-    The code is (N, code_size): for every normalisation a scale and a shift per channel, for every residual
-    branch a gain and a bias per channel, and a scale and a shift for the half-resolution head.
+    The code is (N, code_size): for the stem, each block and the head, one after the other, a scale and a shift per
+    channel of its normalisation, and behind those of a block a gain per channel of its branch. No convolution before a
+    normalisation has a bias, and no branch one: what is the same in all of a channel is taken away by the next
+    normalisation.
     """
 
-    def __init__(self, channels: int, blocks: int):
+    def __init__(self, channels: int, widths: Sequence[int]):
         super().__init__()
-        self.channels, self.blocks = channels, blocks
-        self.stem = nn.Conv2d(48, channels, 3, padding=1, padding_mode="reflect")
-        self.first = nn.ModuleList(_conv(channels, channels) for _ in range(blocks))
-        self.second = nn.ModuleList(_conv(channels, channels) for _ in range(blocks))
-        self.head = _conv(channels, channels // 2)
-        self.out = _conv(channels // 2, 12)
-        self.code_size = 2 * channels * (1 + 2 * blocks) + channels
+        half = channels // 2
+        self.stem = _conv(48, channels)
+        self.first = nn.ModuleList(_conv(channels, width) for width in widths)
+        self.second = nn.ModuleList(_conv(width, channels) for width in widths)
+        self.head = _conv(channels, half)
+        self.out = nn.Conv2d(half, 12, 3, padding=1, padding_mode="reflect")
+        branches = [part for width in widths for part in (width, width, channels)]
+        self.parts = [channels, channels, *branches, half, half]
+        self.code_size = sum(self.parts)
         with torch.no_grad():
             # The four sub-pixels of a colour start equal, so that no grid is there to be unlearnt (arXiv:1707.02937).
-            kernel = torch.empty(3, channels // 2, 3, 3)
+            kernel = torch.empty(3, half, 3, 3)
             nn.init.kaiming_normal_(kernel, nonlinearity="linear")
             self.out.weight.copy_(kernel.repeat_interleave(4, 0) * 0.3)
 
     def forward(self, images: Tensor, code: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], H and W multiples of 4 and at least 8, and (N or 1, code_size) to a picture."""
-        width = self.channels
-        pairs = code[:, : 2 * width * (1 + 2 * self.blocks)].view(len(code), -1, 2, width)
-        head = code[:, -width:].view(len(code), 2, width // 2)
+        code = iter(code.split(self.parts, 1))
         x = self.stem(F.pixel_unshuffle(images - 0.5, 4))
-        x = F.relu(conditional_instance_norm(x, pairs[:, 0, 0], pairs[:, 0, 1]))
-        for i, (first, second) in enumerate(zip(self.first, self.second)):
-            scale, shift = pairs[:, 1 + 2 * i].unbind(1)
-            gain, bias = (p[:, :, None, None].to(x.dtype) for p in pairs[:, 2 + 2 * i].unbind(1))
-            y = F.relu(conditional_instance_norm(first(x), scale, shift))
-            x = torch.addcmul(x, second(y), 1 + gain) + bias
+        x = F.relu(conditional_instance_norm(x, next(code), next(code)))
+        for first, second in zip(self.first, self.second):
+            y = F.relu(conditional_instance_norm(first(x), next(code), next(code)))
+            x = torch.addcmul(x, second(y), 1 + next(code)[:, :, None, None].to(x.dtype))
         # Two steps up: a straight x4 shuffle leaves a grid of 4 pixels.
         x = self.head(F.interpolate(x, scale_factor=2, mode="nearest"))
-        x = F.relu(conditional_instance_norm(x, head[:, 0], head[:, 1]))
+        x = F.relu(conditional_instance_norm(x, next(code), next(code)))
         return F.pixel_shuffle(self.out(x), 2).float() + 0.5
 
     def paint(self, levels: Tensor, code: Tensor) -> Tensor:
         """The same as `forward` for one picture in [0, 255], in steps that lose less in 16 bits: for graphs.
 
-        Levels are exact in bfloat16. What is the same in all of a channel is taken away by the next normalisation,
-        through which all but the last goes: so there are no biases, and values are centred before they are rounded.
+        Levels are exact in bfloat16, and values are centred before they are rounded.
         """
-        width = self.channels
-        rows = code.view(-1, width)
+        code = iter(code.view(1, -1, 1, 1).split(self.parts, 1))
 
-        def row(number: int) -> Tensor:
-            return rows[number].view(1, width, 1, 1)
+        def normalized(x: Tensor, eps: float = 1e-5) -> Tensor:
+            scale, shift = next(code), next(code)
+            return _normalize(x, scale, shift, eps) - _rectified_mean(scale, shift)
 
-        x = _without_bias(self.stem, F.pixel_unshuffle(levels - 128, 4))
-        x = _normalize(x, row(0), row(1), 1e-5 * 255**2) - _rectified_mean(row(0), row(1))
-        for i, (first, second) in enumerate(zip(self.first, self.second)):
-            scale, shift = row(2 + 4 * i), row(3 + 4 * i)
-            y = _normalize(_without_bias(first, x), scale, shift) - _rectified_mean(scale, shift)
-            x = x + _without_bias(second, y) * (1 + row(4 + 4 * i))
-        x = _without_bias(self.head, F.interpolate(x, scale_factor=2, mode="nearest"))
-        head = rows[2 + 4 * self.blocks].view(2, 1, width // 2, 1, 1)
-        x = self.out(_normalize(x, head[0], head[1]))
+        x = normalized(self.stem(F.pixel_unshuffle(levels - 128, 4)), 1e-5 * 255**2)
+        for first, second in zip(self.first, self.second):
+            x = x + second(normalized(first(x))) * (1 + next(code))
+        x = self.head(F.interpolate(x, scale_factor=2, mode="nearest"))
+        x = self.out(_normalize(x, next(code), next(code)))
         return (F.pixel_shuffle(x, 2) * 255 + 127.5).clamp(0, 255)
-
-
-def _without_bias(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), conv.weight)
 
 
 def _normalize(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Tensor:
@@ -126,11 +122,11 @@ def _rectified_mean(scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
-    return nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="reflect")
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="reflect", bias=False)
 
 
 class StyleEncoder(nn.Module):
-    """A style image to its code: the statistics of a narrow VGG, then two linear layers."""
+    """A style image to its code: the statistics of a narrow VGG, then three linear layers."""
 
     def __init__(self, code_size: int):
         super().__init__()
@@ -138,8 +134,11 @@ class StyleEncoder(nn.Module):
         statistics = 2 * sum(WIDTHS[:4])
         self.register_buffer("centre", torch.zeros(statistics))
         self.register_buffer("spread", torch.ones(statistics))
-        self.hidden = nn.Linear(statistics, 384)
-        self.code = nn.Linear(384, code_size)
+        self.hidden = nn.Linear(statistics, HIDDEN)
+        self.deeper = nn.Linear(HIDDEN, HIDDEN)
+        self.code = nn.Linear(HIDDEN, code_size)
+        nn.init.zeros_(self.deeper.weight)
+        nn.init.zeros_(self.deeper.bias)
         nn.init.normal_(self.code.weight, 0, 0.01)
         nn.init.zeros_(self.code.bias)
 
@@ -151,7 +150,8 @@ class StyleEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, code_size) in float32."""
         statistics = (self.statistics(images) - self.centre) / self.spread
-        return self.code(F.leaky_relu(self.hidden(statistics), 0.1)).float()
+        hidden = F.leaky_relu(self.hidden(statistics), 0.1)
+        return self.code(hidden + F.leaky_relu(self.deeper(hidden), 0.1)).float()
 
 
 class Live(Method):
@@ -163,11 +163,12 @@ class Live(Method):
 
     def __init__(self, config: Config):
         self.config = config
-        trunk = Trunk(config.channels, config.blocks)
+        trunk = Trunk(config.channels, _widths(config.widths))
         self.nets = nn.ModuleDict(
             {"trunk": trunk, "encoder": StyleEncoder(trunk.code_size), "scales": _Scales(len(STYLE_LAYERS))}
         )
         self._judge = None
+        self._fitted = self._seen = ()  # the photographs that a code was fitted to last, and what the judge saw of them
 
     def initialize(self, batch):
         """Start the encoder from slim, and its input from mean 0 and deviation 1, as measured on a first batch."""
@@ -185,12 +186,13 @@ class Live(Method):
         groups = [{"params": fresh, "lr": self.config.lr}, {"params": pretrained, "lr": 0.1 * self.config.lr}]
         return {"live": torch.optim.Adam(groups, betas=(0.9, 0.99))}
 
-    def _features(self, images: Tensor, layers: Sequence[str] = STYLE_LAYERS) -> dict[str, Tensor]:
-        """Return what the judge sees of images, in float32."""
+    def _look(self, images: Tensor) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+        """Return what the judge sees of images: relu4_1 in float32, and mean and deviation of every style layer."""
         if self._judge is None:
             self._judge = backbones.load(self.config.backbone, device=self.device)
             self._judge.to(memory_format=torch.channels_last)
-        return self._judge.lift_deep(self._judge(images, layers))
+        features = self._judge.lift_deep(self._judge(images, STYLE_LAYERS))
+        return features["relu4_1"].float(), losses.mean_std_by_layer(features)
 
     def _losses(self, batch, learn: bool, identity: bool = True) -> dict[str, Tensor]:
         """The losses; with `identity` the first photograph is given itself as style, and must come back."""
@@ -200,34 +202,42 @@ class Live(Method):
         if identity:
             style[0] = content[0]
         with torch.no_grad():
-            content_features = self._features(content, ["relu4_1"])["relu4_1"]
-            targets = losses.mean_std_by_layer(self._features(style))
+            seen = self._look(content)
+            _, targets = self._look(style)
             if learn:
                 self.nets["scales"].learn(targets)
-        code = self.nets["encoder"](style)
-        output = self.nets["trunk"](content, code)
-        features = self._features(output)
-        found = losses.mean_std_by_layer(features)
-        by_layer = torch.stack([losses.mean_std_distance(found[k], targets[k]).mean() for k in STYLE_LAYERS])
-        relative = by_layer / self.nets["scales"].distance
-        named = {
-            "content": losses.adain_content(features["relu4_1"], content_features, targets["relu4_1"]),
-            "style": (relative * relative.new_tensor(LAYER_WEIGHTS)).mean(),
+        output, named = self._compare(content, seen, self.nets["encoder"](style), targets)
+        if identity:
+            named["identity"] = (output[:1] - content[:1]).abs().mean()
+        return {"loss": self._total(named)} | named
+
+    def _total(self, named: dict[str, Tensor]) -> Tensor:
+        return sum(getattr(self.config, f"{name}_weight") * value for name, value in named.items())
+
+    def _compare(self, content, seen, code, targets) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return pictures made of photographs, of which the judge has `seen` so much, and what is wrong with them."""
+        (shown, before), output = seen, self.nets["trunk"](content, code)
+        deep, found = self._look(output)
+        left = [
+            losses.mean_std_distance(found[k], targets[k])
+            / losses.mean_std_distance(before[k], targets[k]).clamp_min(LEAST * typical)
+            for k, typical in zip(STYLE_LAYERS, self.nets["scales"].distance)
+        ]
+        gone = (deep - shown).square().mean((1, 2, 3))
+        return output, {
+            "content": (gone / _unrelated(before["relu4_1"], targets["relu4_1"])).mean(),
+            "style": torch.stack(left).mean(),
             "range": losses.out_of_range(output),
             "tv": losses.total_variation(output),
             "grid": losses.grid(output, content),
             "noise": self._noise_gain(content, code, output),
         }
-        if identity:
-            named["identity"] = (output[:1] - content[:1]).abs().mean()
-        total = sum(getattr(self.config, f"{name}_weight") * value for name, value in named.items())
-        return {"loss": total} | named
 
     def _noise_gain(self, content: Tensor, code: Tensor, output: Tensor) -> Tensor:
         """Return how much larger faint noise comes out than it went in, squared, over half of the batch."""
         half = slice(len(content) // 2, None)
         noise = torch.randn(content[half].shape).to(content.device) * NOISE
-        change = self.nets["trunk"](content[half] + noise, code[half]) - output[half]
+        change = self.nets["trunk"](content[half] + noise, code[half] if len(code) > 1 else code) - output[half]
         return change.square().mean() / NOISE**2
 
     def train_step(self, batch, optimizers, step):
@@ -243,6 +253,33 @@ class Live(Method):
         codes = [{"code": self.nets["encoder"](image)[0]} for image in images]
         return stats.merge(codes, weights)
 
+    def refine(self, record, images, weights, photographs):
+        """Follow the gradient of the losses from the code that the encoder guesses, a photograph a step."""
+        if self._judge is None and not backbones.at_hand(self.config.backbone):
+            log.warning(f"the weights of {self.config.backbone} are not at hand: {backbones.DEFAULT} judges")
+            self.config = dataclasses.replace(self.config, backbone=backbones.DEFAULT)
+        self.nets.requires_grad_(False)
+        torch.manual_seed(0)  # for the noise, so that the same record comes out
+        code = record["code"].detach().float().view(1, -1).clone().requires_grad_()
+        optimizer = torch.optim.Adam([code], lr=REFINING, betas=(0.8, 0.99))
+        with torch.autocast(code.device.type, torch.bfloat16, enabled=has_fast_bfloat16(code.device)):
+            with torch.no_grad():
+                targets = stats.merge([_named(self._look(image)[1]) for image in images], weights)
+                targets = {layer: (targets[f"{layer}.mean"], targets[f"{layer}.std"]) for layer in STYLE_LAYERS}
+                if self._fitted is not photographs:
+                    self._fitted, self._seen = photographs, [self._look(photograph) for photograph in photographs]
+                seen = self._seen
+                apart = [[losses.mean_std_distance(s[k], targets[k]).mean() for _, s in seen] for k in STYLE_LAYERS]
+                self.nets["scales"].distance.copy_(torch.tensor(apart).mean(1))
+            for step in range(STEPS):
+                optimizer.param_groups[0]["lr"] = REFINING * (1 - step / STEPS)
+                number = step % len(photographs)
+                _, named = self._compare(photographs[number], seen[number], code, targets)
+                optimizer.zero_grad()
+                self._total(named).backward()
+                optimizer.step()
+        return {"code": code.detach()[0]}
+
     def apply(self, image, *, style=None, alpha=1.0):
         code = style["code"].to(image.device).view(1, -1)
         if alpha != 1.0:
@@ -255,6 +292,26 @@ class Live(Method):
             return {"code": self.nets["encoder"](image / 255)[0]}
 
         return Graphs(self.nets["trunk"].paint, encode, alpha="style")
+
+
+def _named(statistics: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    return {f"{layer}.{what}": v for layer, pair in statistics.items() for what, v in zip(("mean", "std"), pair)}
+
+
+def _unrelated(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the mean squared difference of features of these (means, deviations), (N, C), that know no other: (N,)."""
+    return ((a[0] - b[0]).square() + a[1].square() + b[1].square()).mean(1)
+
+
+def _widths(text: str) -> list[int]:
+    """Return the numbers of `16,32`. Raises UsageError for another text."""
+    try:
+        widths = [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        widths = [0]
+    if min(widths, default=1) < 1:
+        raise errors.UsageError(f"widths={text}: a number for each block expected, as 16,32,32,32,32")
+    return widths
 
 
 def _recoloured(images: Tensor, share: float) -> Tensor:

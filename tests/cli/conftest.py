@@ -108,7 +108,7 @@ def live_model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        method = methods.create("live", {"channels": 8, "blocks": 1})
+        method = methods.create("live", {"channels": 8, "widths": "8"})
         torch.nn.init.normal_(method.nets["encoder"].code.weight, std=0.3)
         modelfile.save(path, "live", method)
     return path

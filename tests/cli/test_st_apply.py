@@ -264,7 +264,7 @@ def test_records_of_st_gram(apply, picture, call, live_model, folder):
     assert (pixels(apply.out) != direct).any()
     assert apply("a.png", style="s.safetensors:2,t.png") == 0
     other = folder / "other.safetensors"
-    modelfile.save(other, "live", methods.create("live", {"channels": 8, "blocks": 2}))
+    modelfile.save(other, "live", methods.create("live", {"channels": 8, "widths": "8,8"}))
     assert apply("a.png", style="s.safetensors", using=other) == 78
     assert apply.err.startswith("st-apply: s.safetensors: a style record for another model")
 
@@ -497,7 +497,7 @@ def test_only_what_changed_is_made_again(apply, picture, folder, live_model):
     picture("t.png", 30, 30, seed=8)
     assert redone(style="s.png:2,t.png:4") == everything
     other = folder / "other.safetensors"
-    modelfile.save(other, "live", methods.create("live", {"channels": 8, "blocks": 2}))
+    modelfile.save(other, "live", methods.create("live", {"channels": 8, "widths": "8,8"}))
     assert redone(using=other) == everything
     other.rename(folder / "renamed.safetensors")
     assert redone(using=folder / "renamed.safetensors") == []

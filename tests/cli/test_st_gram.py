@@ -10,6 +10,7 @@ import torch
 
 from styletools import modelfile, stats, streams
 from styletools.engine import styles
+from styletools.methods import live
 
 pytestmark = pytest.mark.usefixtures("slim")
 
@@ -171,7 +172,8 @@ def test_options_that_do_not_go_together(call, picture, folder):
     for words in (
         ["--each", "--merge"], ["--each", "--name", "x"], ["--for", "gatys", "--as", "gram"], ["-O", "steps=3"],
         ["--for", "gatys", "-b", "slim"], ["--for", "gatys", "-l", "relu1_1"], ["--for", "gatys", "--lift"],
-        ["--for", "nope/nope"], ["--for", "distill"], ["--for", "gatys", "-O", "nope=1"], ["-l", "nope"],
+        ["--for", "nope/nope"], ["--for", "distill"], ["--refine", "."], ["--for", "gatys", "--refine", "."],
+        ["--for", "gatys", "-O", "nope=1"], ["-l", "nope"],
     ):  # fmt: skip
         status, out, err = call("st-gram", *words, "a.png")
         assert (status, out) == (66 if "nope/nope" in words else 2, b""), (words, err)
@@ -203,6 +205,27 @@ def test_style_records_of_a_model(call, picture, records, live_model):
     (again,) = records(call(*encode, "styles.safetensors")[1])
     assert again.name == "great-wave+night" and again.meta["count"] == "2"
     np.testing.assert_allclose(again.tensors["code"], 0.5 * first + 0.5 * second, atol=1e-5)
+
+
+def test_a_record_is_fitted_to_photographs(call, picture, records, live_model, monkeypatch):
+    monkeypatch.setattr(live, "STEPS", 4)
+    for seed in range(3):
+        picture(f"photos/{seed}.png", 40, 36, seed)
+    picture("wave.png", 44, 40, 9)
+    encode = ["st-gram", "--for", live_model, "wave.png"]
+    (guessed,) = records(call(*encode)[1])
+    (first,), (second,) = (records(call(*encode, "--refine", "photos")[1]) for _ in range(2))
+    assert first.meta == guessed.meta and first.name == "wave"
+    np.testing.assert_array_equal(first.tensors["code"], second.tensors["code"])
+    change = np.abs(first.tensors["code"] - guessed.tensors["code"])
+    assert 0.001 < change.max() < 0.2
+    call(*encode, "-o", "wave.safetensors")
+    for words, status, why in (
+        (["wave.safetensors", "--refine", "photos"], 78, "only pictures"),
+        (["wave.png", "--refine", "none"], 66, "none"),
+    ):  # fmt: skip
+        code, out, err = call("st-gram", "--for", live_model, *words)
+        assert (code, out, err.count("\n")) == (status, b"", 1) and why in err
 
 
 def test_style_records_of_another_model_do_not_fit(call, picture, live_model, statistics, folder, records):

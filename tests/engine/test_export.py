@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 SMALL = {
-    "live": {"channels": 8, "blocks": 2}, "johnson": {"styles": "one,two", "widths": "4,8,12", "blocks": 1},
+    "live": {"channels": 8, "widths": "8,8"}, "johnson": {"styles": "one,two", "widths": "4,8,12", "blocks": 1},
     "cyclegan": {"width": 4, "blocks": 1}, "cut": {"width": 4, "blocks": 1}, "retention": {"widths": "8,6,4"},
     "microast": {"channels": 2},
 }  # fmt: skip

@@ -79,7 +79,7 @@ def test_all_levels_survive():
 
 @pytest.mark.parametrize("size", [*SIZES, (1, 3000), (3000, 1)])
 def test_live_takes_pictures_of_any_size(size):
-    method = methods.create("live", {"channels": 8, "blocks": 1})
+    method = methods.create("live", {"channels": 8, "widths": "8"})
     style = method.encode_style([torch.rand(1, 3, 64, 64)], [1.0])
     for alpha in (1.0, 0.5):
         assert Restyler(method, style, alpha=alpha)(image(*size)).array.shape == (*size, 3)
@@ -170,7 +170,7 @@ def test_alpha_between_is_handed_to_the_method():
 
 def test_alpha_has_no_jump_at_0():
     """Not even with a network that rebuilds nothing; one that knows no alpha is blended with the photograph."""
-    method, given = methods.create("live", {"channels": 8, "blocks": 1}), image(20, 24)
+    method, given = methods.create("live", {"channels": 8, "widths": "8"}), image(20, 24)
     style = method.encode_style([torch.rand(1, 3, 32, 32)], [1.0])
     near = Restyler(method, style, alpha=0.001)(given).array
     assert abs(near.astype(int) - given.array).max() <= 1

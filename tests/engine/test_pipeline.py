@@ -29,7 +29,7 @@ TOGETHER = [
     if methods.describe(name).applies_to in ("image", "image+style", "image+label")
     and not methods._class(name).iterative
 ]  # fmt: skip
-QUICK = {"culturegan": {"labels": "ink,oil", "width": 8}, "live": {"channels": 8, "blocks": 2}}
+QUICK = {"culturegan": {"labels": "ink,oil", "width": 8}, "live": {"channels": 8, "widths": "8,8"}}
 QUICK |= {"pix2pix": {"width": 8, "levels": 4}}
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

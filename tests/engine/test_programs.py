@@ -13,7 +13,7 @@ TINY = {
     "adain": {}, "animegan": {"width": 4}, "culturegan": {"labels": "ink,oil", "width": 8},
     "wct": {"levels": "relu2_1"}, "cut": {"width": 4, "blocks": 1, "upsampling": "antialiased"},
     "cyclegan": {"width": 4, "blocks": 1},
-    "johnson": {"widths": "4,4,8", "blocks": 1, "styles": "a,b"}, "live": {"channels": 8, "blocks": 1},
+    "johnson": {"widths": "4,4,8", "blocks": 1, "styles": "a,b"}, "live": {"channels": 8, "widths": "8"},
     "microast": {"channels": 4}, "pix2pix": {"width": 4, "levels": 3}, "retention": {},
 }  # fmt: skip
 ABLE = [name for name in methods.names()

@@ -40,7 +40,7 @@ def live():
     """A tiny, untrained live."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        method = methods.create("live", {"channels": 8, "blocks": 1})
+        method = methods.create("live", {"channels": 8, "widths": "8"})
         torch.nn.init.normal_(method.nets["encoder"].code.weight)  # so that styles differ
     return method
 

@@ -18,7 +18,7 @@ TILED = [
     and methods._class(name).tiling and not methods._class(name).iterative
 ]  # fmt: skip
 SMALL = {
-    "live": {"channels": 16, "blocks": 2}, "johnson": {"widths": "8,8,8", "blocks": 1},
+    "live": {"channels": 16, "widths": "8,8"}, "johnson": {"widths": "8,8,8", "blocks": 1},
     "cyclegan": {"width": 8, "blocks": 2}, "cut": {"width": 8, "blocks": 2}, "microast": {"channels": 4},
     "culturegan": {"labels": "ink,oil", "width": 8, "blocks": 1},
 }  # fmt: skip

@@ -358,7 +358,7 @@ from styletools.engine import data, train
 
 torch.set_num_threads(1)
 name, pictures, output, resume = sys.argv[1:]
-config = {"live": {"channels": 8, "blocks": 1}, "distill": {"teacher": "slim", "deep_teacher": ""}}[name]
+config = {"live": {"channels": 8, "widths": "8"}, "distill": {"teacher": "slim", "deep_teacher": ""}}[name]
 keys = {"live": ("content", "style"), "distill": ("images",)}[name]
 source = data.Source(pictures, holdout=4)
 make = lambda held_out: data.Batches({k: data.Crops([source], 0, i, held_out) for i, k in enumerate(keys)}, 2, [16, 24])
@@ -451,7 +451,7 @@ def test_killed_at_any_moment_the_saved_files_are_whole(slim, pictures, tmp_path
 @pytest.mark.parametrize(
     ("name", "config", "keys"),
     [
-        ("live", {"channels": 16, "blocks": 1}, ("content", "style")),
+        ("live", {"channels": 16, "widths": "8"}, ("content", "style")),
         ("distill", {"teacher": "slim", "deep_teacher": ""}, ("images",)),
     ],
 )

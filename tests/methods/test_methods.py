@@ -172,7 +172,7 @@ def test_looking_costs_no_torch():
     [
         ("channels", "'channels' is not KEY=VALUE"),
         ("", "'' is not KEY=VALUE"),
-        ("chanels=3", "live has no option 'chanels': it has channels, blocks"),
+        ("chanels=3", "live has no option 'chanels': it has channels, widths"),
         ("channels=wide", "channels=wide: int expected"),
         ("channels=1.5", "channels=1.5: int expected"),
         ("lr=", "lr=: float expected"),
