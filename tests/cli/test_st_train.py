@@ -14,7 +14,7 @@ from styletools.cli import st_train
 
 pytestmark = pytest.mark.usefixtures("slim")
 
-SMALL = ["--batch-size", "2", "--crop-size", "32", "-O", "channels=4", "-O", "blocks=1", "--threads", "1"]
+SMALL = ["--batch-size", "2", "--crop-size", "32", "-O", "channels=4", "-O", "widths=4", "--threads", "1"]
 
 
 def test_trains_and_resumes_bit_for_bit(call, pictures, folder):

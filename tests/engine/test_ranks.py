@@ -198,7 +198,7 @@ def test_a_process_that_dies_leaves_whole_files(script, pictures, tmp_path):
 def test_the_command_under_torchrun(slim, pictures, tmp_path):
     words = [*TORCHRUN, "--no-python", ROOT / "bin/st-train", "live", "--content", pictures, "--style", pictures]
     words += ["-o", tmp_path / "x.safetensors", "--batch-size", "2", "--crop-size", "32", "-O", "channels=4"]
-    words += ["-O", "blocks=1", "--device", "cpu", "--holdout", "4", "--sample-every", "1000000"]
+    words += ["-O", "widths=8", "--device", "cpu", "--holdout", "4", "--sample-every", "1000000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [*map(str, words), "--steps", "1000000"], env=environment, stderr=subprocess.PIPE, text=True
