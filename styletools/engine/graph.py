@@ -25,7 +25,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from styletools import errors, files, onnxfile, streams
+from styletools import errors, files, methods, onnxfile, streams
 from styletools.engine import edges, styles
 from styletools.engine.edges import MINIMUM
 
@@ -356,10 +356,10 @@ def scale(levels: np.ndarray, short: int | tuple[int, int] | None) -> np.ndarray
     return resize(levels, size, Image.Resampling.BICUBIC).clip(0, 255)
 
 
-def pad(picture: np.ndarray, multiple: int) -> np.ndarray:
-    """Mirror (H, W, C) at its bottom and right up to the next multiple, and to at least MINIMUM, to and fro."""
+def pad(picture: np.ndarray, multiple: int, minimum: int = edges.MINIMUM) -> np.ndarray:
+    """Mirror (H, W, C) at its bottom and right up to the next multiple, and to at least `minimum`, to and fro."""
     for axis, side in enumerate(picture.shape[:2]):
-        wanted = edges.padded(side, multiple)
+        wanted = edges.padded(side, multiple, minimum)
         if wanted != side:
             picture = picture.take(edges.mirrored(0, wanted, side), axis)
     return np.ascontiguousarray(picture)
@@ -479,7 +479,7 @@ class Restyler:
         padded = pad(colours, self.graph.multiple)
         if self.alpha < 1 and self.graph.metadata["alpha"] == "style":
             # Towards the style of the photograph itself; what is lost even then comes back, as in infer.
-            own = self.graph.encode(padded)
+            own = self.graph.encode(pad(padded, self.graph.multiple, methods.TEXTURE))
             mixed = {key: own[key] + (style[key] - own[key]) * np.float32(self.alpha) for key in style}
             result = self.graph.paint(padded, mixed, precise=precise).copy()
             result = result + (1 - self.alpha) * (padded - self.graph.paint(padded, own, precise=precise))

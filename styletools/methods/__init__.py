@@ -32,6 +32,8 @@ TRAINS_ON = (
     "images",
 )  # fmt: skip
 
+TEXTURE = 192  # of fewer pixels a side, an encoder of styles sees more of the edges than of the picture
+
 
 @dataclass(frozen=True)
 class Graphs:

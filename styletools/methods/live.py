@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from styletools import backbones, errors, log, losses, stats
-from styletools.methods import Graphs, Method
+from styletools.methods import TEXTURE, Graphs, Method
+from styletools.nn.mirror import extended
 from styletools.nn.narrow import start_narrow
 from styletools.nn.norm import conditional_instance_norm
 from styletools.nn.precision import has_fast_bfloat16
@@ -256,7 +257,7 @@ class Live(Method):
     def refine(self, record, images, weights, photographs):
         """Follow the gradient of the losses from the code that the encoder guesses, a photograph a step."""
         if self._judge is None and not backbones.at_hand(self.config.backbone):
-            log.warning(f"the weights of {self.config.backbone} are not at hand: {backbones.DEFAULT} judges")
+            log.info(f"the weights of {self.config.backbone} are not at hand: {backbones.DEFAULT} judges")
             self.config = dataclasses.replace(self.config, backbone=backbones.DEFAULT)
         self.nets.requires_grad_(False)
         torch.manual_seed(0)  # for the noise, so that the same record comes out
@@ -284,7 +285,8 @@ class Live(Method):
         code = style["code"].to(image.device).view(1, -1)
         if alpha != 1.0:
             # Towards the code of the photograph itself, with which it is rebuilt as it is.
-            code = torch.lerp(self.nets["encoder"](image), code, alpha)
+            own = extended(image, [max(side, TEXTURE) for side in image.shape[-2:]])
+            code = torch.lerp(self.nets["encoder"](own), code, alpha)
         return self.nets["trunk"](image, code).clamp(0, 1)
 
     def graphs(self):

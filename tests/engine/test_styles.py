@@ -48,7 +48,7 @@ def live():
 @pytest.fixture
 def zoo(folder, monkeypatch):
     """A zoo of our own, with two named styles."""
-    code = {"code": np.zeros(56, np.float32)}
+    code = {"code": np.zeros(48, np.float32)}
     made = [streams.Tensors(code | {}, name, meta={"kind": "style", "method": "live", "model_sha256": SHA})
             for name in ("great-wave", "starry-night")]  # fmt: skip
     (folder / "zoo").mkdir()
@@ -220,14 +220,14 @@ def test_records_and_pictures_mix(live, painting):
 
 def test_bundled_styles_are_found_by_name(live, zoo):
     found = encode(live, "starry-night")
-    assert found.tolist() == [0] * 56
+    assert found.tolist() == [0] * 48
     Path("starry-night").mkdir()
     assert parsed("starry-night:2") == [("starry-night", 2, "bundled")], "a folder is no style"
     assert sorted(styles.bundled()) == ["great-wave", "starry-night"]
 
 
 def test_records_of_other_shapes_do_not_fit(live):
-    for tensors in ({"code": np.zeros(7, np.float32)}, {"other": np.zeros(56, np.float32)}):
+    for tensors in ({"code": np.zeros(7, np.float32)}, {"other": np.zeros(48, np.float32)}):
         made = streams.Tensors(tensors, "x", meta={"kind": "style", "method": "live", "model_sha256": SHA})
         write("x.safetensors", made)
         with pytest.raises(errors.DoesNotFit, match=r"^x.safetensors: has .*live needs"):

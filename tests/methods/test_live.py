@@ -4,10 +4,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from styletools import errors, methods, stats
-from styletools.methods import live
+from styletools import errors, methods, modelfile, stats
+from styletools.methods import live as module
 
 SMALL = {"channels": 8, "widths": "8"}
+
+
+@pytest.fixture
+def live():
+    return modelfile.load("live")
 
 
 def pictures(count, size=64, seed=0):
@@ -18,13 +23,13 @@ def pictures(count, size=64, seed=0):
 def test_recoloured_pictures_keep_their_shapes_and_only_a_share_changes():
     images = pictures(64, 16)
     torch.manual_seed(0)
-    changed = live._recoloured(images, 0.5)
+    changed = module._recoloured(images, 0.5)
     different = (changed - images).abs().amax((1, 2, 3)) > 1e-4
     assert 16 <= different.sum() <= 48
     assert changed.shape == images.shape and changed.min() >= 0 and changed.max() <= 1
-    assert torch.equal(live._recoloured(images, 0.0), images)
+    assert torch.equal(module._recoloured(images, 0.0), images)
     grey = images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    still_grey = live._recoloured(grey.clamp(0.35, 0.65), 1.0)
+    still_grey = module._recoloured(grey.clamp(0.35, 0.65), 1.0)
     assert (still_grey - still_grey.mean(1, keepdim=True)).abs().max() < 1e-4, "turning hues leaves grey alone"
 
 
@@ -36,7 +41,7 @@ def test_the_gain_of_noise_is_that_of_the_network(slim):
     with torch.no_grad():
         output = method.nets["trunk"](content, code)
         gain = float(method._noise_gain(content, code, output))
-        noise = torch.randn(content.shape) * live.NOISE
+        noise = torch.randn(content.shape) * module.NOISE
         change = method.nets["trunk"](content + noise, code) - output
     expected = float(change.square().mean() / noise.square().mean())
     assert expected / 2 < gain < expected * 2
@@ -58,7 +63,7 @@ def test_it_starts_from_slim(slim):
 def test_content_is_lost_where_features_know_nothing_of_it():
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.rand(2, 5, 40, 40, generator=generator) * scale + shift for scale, shift in ((1, 0), (3, 2)))
-    expected = live._unrelated(stats.mean_std(a), stats.mean_std(b))
+    expected = module._unrelated(stats.mean_std(a), stats.mean_std(b))
     torch.testing.assert_close(expected, (a - b).square().mean((1, 2, 3)), rtol=0.05, atol=0)
 
 
@@ -92,6 +97,15 @@ def test_a_refined_code_is_better_on_photographs_that_it_was_not_fitted_to(slim)
                 for x in photographs[4:]) for code in (record, refined)
         )  # fmt: skip
     assert after < 0.95 * before
+
+
+@pytest.mark.parametrize("size", [(40, 56), (64, 72), (150, 200)])
+def test_small_pictures_are_their_own_style(live, size):
+    """With most of the style taken back they are near to what they were: edges are not taken for texture."""
+    photograph = pictures(1, size)
+    style = {"code": live.nets["encoder"](pictures(1, 256, seed=1)).detach()[0]}
+    with torch.no_grad():
+        assert (live.apply(photograph, style=style, alpha=1e-6) - photograph).abs().mean() < 0.12
 
 
 @pytest.mark.parametrize("widths", ["16,", "a", "0", "8,-8", "8 8"])
