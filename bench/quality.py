@@ -57,10 +57,7 @@ def main(pairs, model, settings, alpha, size, limit, sheet, noise, refine, devic
 
     def encoded(name, image):
         if name not in records:
-            with torch.no_grad():
-                records[name] = method.encode_style([image], [1.0])
-            if photographs:
-                records[name] = method.refine(records[name], [image], [1.0], photographs)
+            records[name] = styles.mix(method, [(image, 1.0)], [], photographs)
         return records[name]
 
     def restyled(image, record):

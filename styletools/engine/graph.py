@@ -27,7 +27,6 @@ from PIL import Image
 
 from styletools import errors, files, methods, onnxfile, streams
 from styletools.engine import edges, styles
-from styletools.engine.edges import MINIMUM
 
 if TYPE_CHECKING:
     import openvino
@@ -400,8 +399,8 @@ def encode(
         elif style.kind == "image":
             picture = streams.Image(streams.flat_rgb(streams.open_image(style.path)))
             levels = scale(to_levels(streams.to_rgb(picture)[0]), size)
-            if min(levels.shape[:2]) < MINIMUM:
-                raise NotPossible(f"{style.name}: a style of less than {MINIMUM} pixels")
+            if min(levels.shape[:2]) < edges.MINIMUM:
+                raise NotPossible(f"{style.name}: a style of less than {edges.MINIMUM} pixels")
             record = graph.encode(levels)
         else:
             found = styles.load_record(style)

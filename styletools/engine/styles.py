@@ -209,10 +209,12 @@ def encode(
 
 
 def mix(
-    method: Method, images: Sequence[tuple[Tensor, float]], records: Sequence[tuple[dict, float]]
-) -> dict[str, Tensor]:
+    method: Method, images: Sequence[tuple[Tensor, float]], records: Sequence[tuple[dict, float]],
+    photographs: Sequence[Tensor] = (),
+) -> dict[str, Tensor]:  # fmt: skip
     """Return the style record (tensors) for `method` of images (1, 3, H, W) and style records, each with its weight.
 
+    What the images give is fitted to `photographs`, (1, 3, H, W) each, where there are some.
     Raises DoesNotFit for records that hold other tensors than the method's own.
     """
     import torch
@@ -221,9 +223,11 @@ def mix(
 
     parts = [({key: tensor.to(method.device) for key, tensor in record.items()}, weight) for record, weight in records]
     if images:
-        weights = [weight for _, weight in images]
+        pixels, weights = [image.to(method.device) for image, _ in images], [weight for _, weight in images]
         with torch.no_grad():
-            own = method.encode_style([image.to(method.device) for image, _ in images], weights)
+            own = method.encode_style(pixels, weights)
+        if photographs:
+            own = method.refine(own, pixels, weights, photographs)
         parts.insert(0, (own, sum(weights)))
     try:
         return stats.merge([tensors for tensors, _ in parts], [weight for _, weight in parts])
@@ -339,11 +343,8 @@ class Maker:
         images, records = (
             [(part, share[group] * count) for part, group, count in parts] for parts in (self._images, self._records)
         )
-        tensors = mix(self._method, images, records)
-        if self._photographs:
-            pixels = [image.to(self._method.device) for image, _ in images]
-            tensors = self._method.refine(tensors, pixels, [weight for _, weight in images], self._photographs)
-        made = to_record(tensors, name=name, **self._made_for)
+        mixed = mix(self._method, images, records, self._photographs)
+        made = to_record(mixed, name=name, **self._made_for)
         made.meta |= {"count": str(sum(counts.values()))} | ({"backbone": self._backbone} if self._backbone else {})
         return made
 

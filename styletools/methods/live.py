@@ -265,8 +265,8 @@ class Live(Method):
         optimizer = torch.optim.Adam([code], lr=REFINING, betas=(0.8, 0.99))
         with torch.autocast(code.device.type, torch.bfloat16, enabled=has_fast_bfloat16(code.device)):
             with torch.no_grad():
-                targets = stats.merge([_named(self._look(image)[1]) for image in images], weights)
-                targets = {layer: (targets[f"{layer}.mean"], targets[f"{layer}.std"]) for layer in STYLE_LAYERS}
+                looks = [{layer: torch.stack(pair) for layer, pair in self._look(image)[1].items()} for image in images]
+                targets = stats.merge(looks, weights)
                 if self._fitted is not photographs:
                     self._fitted, self._seen = photographs, [self._look(photograph) for photograph in photographs]
                 seen = self._seen
@@ -294,10 +294,6 @@ class Live(Method):
             return {"code": self.nets["encoder"](image / 255)[0]}
 
         return Graphs(self.nets["trunk"].paint, encode, alpha="style")
-
-
-def _named(statistics: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    return {f"{layer}.{what}": v for layer, pair in statistics.items() for what, v in zip(("mean", "std"), pair)}
 
 
 def _unrelated(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
