@@ -134,7 +134,9 @@ class _Writer:
         if name == "getitem":
             return arguments[0][arguments[1]]
         if all(not isinstance(each, str) for each in _flat(arguments)):  # of numbers alone: done here and now
-            return node.target(*arguments, **options)
+            if name != "convolution":
+                return node.target(*arguments, **options)
+            arguments = (self._constant(arguments[0]), *arguments[1:])  # what it makes would take more than both
         if name == "native_batch_norm":
             options = {"channels": node.args[0].meta["tensor_meta"].shape[1]}
         elif name == "split":
@@ -279,6 +281,9 @@ class _Writer:
 
     def _on_slice(self, x, dim=0, start=0, end=None, step=1):
         return self._emit("Slice", self._plain(x), [start or 0], [2**63 - 1 if end is None else end], [dim], [step])
+
+    def _on_mm(self, a, b):
+        return self._emit("MatMul", a, b)
 
     def _on_addmm(self, bias, a, b):
         return self._binary("Add", self._emit("MatMul", a, b), bias)

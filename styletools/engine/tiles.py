@@ -173,13 +173,14 @@ class Tape(TorchDispatchMode):
 
     def _take(self, features: Tensor, kind: str) -> tuple[Tensor, Tensor]:
         """Note that statistics are taken here; return those of what is at hand."""
-        listening, self._listening = self._listening, False
         slot = getattr(features, "_slot", None)
+        if slot is None or not self.slots[slot].spatial:
+            return _moments(features, kind)
+        listening, self._listening = self._listening, False
         mean, spread = _moments(features, kind)
         self._listening = listening
-        if slot is not None and self.slots[slot].spatial:
-            makes = [self._new(mean, False), self._new(spread, False)]
-            self.operations.append(_Operation(kind, (_Ref(slot),), {}, [slot], makes, True))
+        makes = [self._new(mean, False), self._new(spread, False)]
+        self.operations.append(_Operation(kind, (_Ref(slot),), {}, [slot], makes, True))
         return mean, spread
 
     def scale(self, slot: int) -> int | None:
