@@ -293,6 +293,14 @@ def parse_options(name: str, settings: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def read_widths(text: str, example: str, count: int | None = None) -> list[int]:
+    """Return the numbers of `16,32,64`: so many channels each. Raises UsageError for other texts, or another count."""
+    words = text.split(",") if text else []
+    if not all(word.strip().isdecimal() and int(word) for word in words) or count not in (None, len(words)):
+        raise errors.UsageError(f"widths={text}: {'' if count is None else f'{count} '}numbers expected, as {example}")
+    return [int(word) for word in words]
+
+
 def _read_bool(text: str) -> bool:
     return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from styletools import backbones, errors
-from styletools.methods import Method
+from styletools.methods import Method, read_widths
 from styletools.nn.narrow import regress, start_narrow
 from styletools.nn.slim import HEADS, Slim
 from styletools.nn.vgg import FULL_WIDTHS
@@ -105,7 +105,7 @@ class Distill(Method):
 
 def _widths(text: str) -> list[int]:
     """Return "16,32,64,128,128" as numbers. Raises UsageError for anything but five, none above VGG-19's."""
-    words = text.split(",")
-    if len(words) != 5 or not all(w.isdecimal() and 0 < int(w) <= most for w, most in zip(words, FULL_WIDTHS)):
-        raise errors.UsageError(f"widths={text}: five numbers expected, up to {','.join(map(str, FULL_WIDTHS))}")
-    return [int(word) for word in words]
+    found = read_widths(text, Config.widths, len(FULL_WIDTHS))
+    if any(width > most for width, most in zip(found, FULL_WIDTHS)):
+        raise errors.UsageError(f"widths={text}: numbers up to {','.join(map(str, FULL_WIDTHS))} expected")
+    return found

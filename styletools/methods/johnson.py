@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from styletools import backbones, errors, losses, stats
-from styletools.methods import Graphs, Method
+from styletools.methods import Graphs, Method, read_widths
 from styletools.nn.resnet import Repainter
 
 APPLIES_TO = "image"
@@ -68,7 +68,7 @@ class Johnson(Method):
             raise errors.UsageError(f"styles={config.styles}: a name twice")
         if config.blocks < 0 or config.kernel < 1 or config.kernel % 2 == 0:
             raise errors.UsageError("kernel must be odd, and blocks not negative")
-        widths = _widths(config.widths)
+        widths = read_widths(config.widths, Config.widths, 3)
         self.nets = nn.ModuleDict({"network": Repainter(widths, config.blocks, len(self.names), config.kernel)})
         self._judge, self._images, self._targets = None, [], None
 
@@ -237,13 +237,6 @@ def _names(blocks: int) -> dict[str, str]:
             names[f"res{i + 1}.conv{number}.conv2d"] = f"{half}.{i}.conv"
             names[f"res{i + 1}.in{number}"] = f"{half}.{i}.norm"
     return names
-
-
-def _widths(text: str) -> list[int]:
-    words = text.split(",")
-    if len(words) != 3 or not all(word.strip().isdecimal() and int(word) > 0 for word in words):
-        raise errors.UsageError(f"widths={text}: three numbers expected, as 16,32,64")
-    return [int(word) for word in words]
 
 
 def _resize(image: Tensor, short: int) -> Tensor:

@@ -6,7 +6,9 @@ shifted by that code. Ideas: conditional instance normalisation, arXiv:1610.0762
 style, arXiv:1705.06830; mean and deviation as the style, arXiv:1703.06868; sub-pixel output, arXiv:1609.05158.
 Differences: half of the normalisations are replaced by a gain from the code, and the residual blocks are narrow
 inside. The style loss of each layer is divided by how far the untouched photograph is from the style, the content
-loss by how far a picture that shows something else would be: both are those that the result is scored by.
+loss by how far a picture that shows something else would be: both are those that the result is scored by. The encoder
+looks at what becomes of a test picture with the code that it guesses, and corrects it, as arXiv:2104.02699 corrects
+codes of a generator.
 """
 
 import dataclasses
@@ -19,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from styletools import backbones, errors, log, losses, stats
-from styletools.methods import TEXTURE, Graphs, Method
+from styletools import backbones, log, losses, stats
+from styletools.methods import TEXTURE, Graphs, Method, read_widths
 from styletools.nn.mirror import extended
 from styletools.nn.narrow import start_narrow
 from styletools.nn.norm import conditional_instance_norm
@@ -32,7 +34,11 @@ TRAINS_ON = "content+styles"
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 WIDTHS = (16, 32, 64, 128)  # channels of the blocks of the style encoder
-HIDDEN = 512  # width of what turns statistics into a code
+HIDDEN, RANK = 512, 160  # width of what turns statistics into a code, and of what its second layer goes through
+PROBE = 128  # pixels a side of the picture on which the encoder tries a code
+LOOKS = 2  # at what becomes of it, each followed by a correction
+LEAVES = 600  # discs that it is made of
+CORRECTION = 96  # width of what turns that into one
 LEAST = 0.3  # of the typical distance of two styles: a photograph nearer to its style than that counts as so far
 NOISE = 2 / 255  # deviation of what a camera adds, and what would shimmer in a video
 STEPS, REFINING = 60, 0.05  # of refining a code, and how far the first one moves each number
@@ -41,7 +47,7 @@ STEPS, REFINING = 60, 0.05  # of refining a code, and how far the first one move
 @dataclass(frozen=True)
 class Config:
     channels: Annotated[int, "width of the trunk"] = 64
-    widths: Annotated[str, "widths inside of the trunk's residual blocks"] = "16,32,32,32,32"
+    widths: Annotated[str, "widths inside of the trunk's residual blocks"] = "16,32,32,32,16"
     backbone: Annotated[str, "network that judges content and style in training"] = "slim"
     content_weight: Annotated[float, "weight of the content loss"] = 3.0
     style_weight: Annotated[float, "weight of the style loss"] = 14.0
@@ -50,7 +56,9 @@ class Config:
     tv_weight: Annotated[float, "weight of the total variation"] = 0.05
     grid_weight: Annotated[float, "weight of a pattern that repeats every four pixels"] = 50.0
     noise_weight: Annotated[float, "weight of the gain of noise in the photograph, squared"] = 0.03
-    recolour: Annotated[float, "share of the style images that are given other colours"] = 0.4
+    correction_weight: Annotated[float, "weight of how far the encoder corrects its first guess, squared"] = 0.5
+    recolour: Annotated[float, "share of the style images that are given other colours, and that are sharpened"] = 0.4
+    mixed: Annotated[float, "share of the styles that are a mixture of two images' statistics"] = 0.25
     lr: Annotated[float, "learning rate of Adam"] = 1e-3
 
 
@@ -127,7 +135,11 @@ def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
 
 
 class StyleEncoder(nn.Module):
-    """A style image to its code: the statistics of a narrow VGG, then three linear layers."""
+    """A style image to its code: the statistics of a narrow VGG, and a few linear layers that guess.
+
+    Then the code is tried on a picture that is always the same, and two linear layers correct it by how the statistics
+    of what comes out differ from those that are wanted.
+    """
 
     def __init__(self, code_size: int):
         super().__init__()
@@ -135,24 +147,38 @@ class StyleEncoder(nn.Module):
         statistics = 2 * sum(WIDTHS[:4])
         self.register_buffer("centre", torch.zeros(statistics))
         self.register_buffer("spread", torch.ones(statistics))
+        self.register_buffer("probe", torch.zeros(1, 3, PROBE, PROBE))
         self.hidden = nn.Linear(statistics, HIDDEN)
-        self.deeper = nn.Linear(HIDDEN, HIDDEN)
+        self.deeper = nn.Sequential(nn.Linear(HIDDEN, RANK, bias=False), nn.Linear(RANK, HIDDEN))
         self.code = nn.Linear(HIDDEN, code_size)
-        nn.init.zeros_(self.deeper.weight)
-        nn.init.zeros_(self.deeper.bias)
+        self.wrong = nn.Linear(statistics, CORRECTION)
+        self.correction = nn.Linear(CORRECTION, code_size)
         nn.init.normal_(self.code.weight, 0, 0.01)
-        nn.init.zeros_(self.code.bias)
+        for layer in (self.deeper[1], self.correction):
+            nn.init.zeros_(layer.weight)
+        for layer in (self.deeper[1], self.code, self.correction):
+            nn.init.zeros_(layer.bias)
 
-    def statistics(self, images: Tensor) -> Tensor:
-        """Return mean and deviation of every channel of STYLE_LAYERS, as (N, statistics)."""
+    def statistics(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return mean and deviation of every channel of STYLE_LAYERS."""
         features = self.network(images, STYLE_LAYERS)
-        return torch.cat([torch.cat(stats.mean_std(features[layer]), 1) for layer in STYLE_LAYERS], 1)
+        return {layer: stats.mean_std(features[layer]) for layer in STYLE_LAYERS}
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] to (N, code_size) in float32."""
-        statistics = (self.statistics(images) - self.centre) / self.spread
-        hidden = F.leaky_relu(self.hidden(statistics), 0.1)
-        return self.code(hidden + F.leaky_relu(self.deeper(hidden), 0.1)).float()
+    def normal(self, statistics: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """Return statistics as (N, statistics), about as `initialize` found them with mean 0 and deviation 1."""
+        return (torch.cat([each for pair in statistics.values() for each in pair], 1) - self.centre) / self.spread
+
+    def forward(self, statistics: dict[str, tuple[Tensor, Tensor]], trunk: Trunk) -> tuple[Tensor, Tensor]:
+        """Return the code with which such a trunk gives pictures these statistics, and the first guess: in float32."""
+        wanted = self.normal(statistics)
+        hidden = F.leaky_relu(self.hidden(wanted), 0.1)
+        code = guess = self.code(hidden + F.leaky_relu(self.deeper(hidden), 0.1)).float()
+        probes = self.probe.expand(len(wanted), -1, -1, -1)
+        for _ in range(LOOKS):
+            with torch.no_grad():  # a correction need not be to the liking of the next look
+                found = self.normal(self.statistics(trunk(probes, code).clamp(0, 1)))
+            code = code + self.correction(F.leaky_relu(self.wrong(found - wanted), 0.1)).float()
+        return code, guess
 
 
 class Live(Method):
@@ -164,7 +190,7 @@ class Live(Method):
 
     def __init__(self, config: Config):
         self.config = config
-        trunk = Trunk(config.channels, _widths(config.widths))
+        trunk = Trunk(config.channels, read_widths(config.widths, Config.widths))
         self.nets = nn.ModuleDict(
             {"trunk": trunk, "encoder": StyleEncoder(trunk.code_size), "scales": _Scales(len(STYLE_LAYERS))}
         )
@@ -175,15 +201,16 @@ class Live(Method):
         """Start the encoder from slim, and its input from mean 0 and deviation 1, as measured on a first batch."""
         encoder = self.nets["encoder"]
         start_narrow(encoder.network, [backbones.load("slim", device=self.device).network], batch["style"])
+        encoder.probe.copy_(_dead_leaves(PROBE))
         with torch.no_grad():
-            statistics = encoder.statistics(batch["style"])
+            statistics = encoder.normal(encoder.statistics(batch["style"]))
             encoder.centre.copy_(statistics.mean(0))
             encoder.spread.copy_(statistics.std(0) + 0.05 * statistics.std(0).mean() + 1e-3)
 
     def optimizers(self):
         encoder = self.nets["encoder"]
         pretrained = list(encoder.network.parameters())
-        fresh = [*self.nets["trunk"].parameters(), *encoder.hidden.parameters(), *encoder.code.parameters()]
+        fresh = [each for name, each in self.nets.named_parameters() if not name.startswith("encoder.network.")]
         groups = [{"params": fresh, "lr": self.config.lr}, {"params": pretrained, "lr": 0.1 * self.config.lr}]
         return {"live": torch.optim.Adam(groups, betas=(0.9, 0.99))}
 
@@ -195,19 +222,30 @@ class Live(Method):
         features = self._judge.lift_deep(self._judge(images, STYLE_LAYERS))
         return features["relu4_1"].float(), losses.mean_std_by_layer(features)
 
+    def _encode(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to codes, (N, code_size)."""
+        encoder = self.nets["encoder"]
+        return encoder(encoder.statistics(images), self.nets["trunk"])[0]
+
     def _losses(self, batch, learn: bool, identity: bool = True) -> dict[str, Tensor]:
         """The losses; with `identity` the first photograph is given itself as style, and must come back."""
         content, style = batch["content"], batch["style"].clone()
         if learn:
-            style = _recoloured(style, self.config.recolour)
+            style = _recoloured(_sharpened(style, self.config.recolour), self.config.recolour)
         if identity:
             style[0] = content[0]
+        encoder = self.nets["encoder"]
+        wanted = encoder.statistics(style)
         with torch.no_grad():
             seen = self._look(content)
             _, targets = self._look(style)
             if learn:
                 self.nets["scales"].learn(targets)
-        output, named = self._compare(content, seen, self.nets["encoder"](style), targets)
+        if learn:
+            wanted, targets = _some_mixed([wanted, targets], self.config.mixed, keep=1 if identity else 0)
+        code, guess = encoder(wanted, self.nets["trunk"])
+        output, named = self._compare(content, seen, code, targets)
+        named["correction"] = (code - guess).square().mean()
         if identity:
             named["identity"] = (output[:1] - content[:1]).abs().mean()
         return {"loss": self._total(named)} | named
@@ -251,7 +289,7 @@ class Live(Method):
         return self._losses(batch, learn=False)
 
     def encode_style(self, images, weights):
-        codes = [{"code": self.nets["encoder"](image)[0]} for image in images]
+        codes = [{"code": self._encode(image)[0]} for image in images]
         return stats.merge(codes, weights)
 
     def refine(self, record, images, weights, photographs):
@@ -285,15 +323,41 @@ class Live(Method):
         code = style["code"].to(image.device).view(1, -1)
         if alpha != 1.0:
             # Towards the code of the photograph itself, with which it is rebuilt as it is.
-            own = extended(image, [max(side, TEXTURE) for side in image.shape[-2:]])
-            code = torch.lerp(self.nets["encoder"](own), code, alpha)
+            code = torch.lerp(self._encode(_with_texture(image)), code, alpha)
         return self.nets["trunk"](image, code).clamp(0, 1)
 
     def graphs(self):
         def encode(image):
-            return {"code": self.nets["encoder"](image / 255)[0]}
+            return {"code": self._encode(image / 255)[0]}
 
         return Graphs(self.nets["trunk"].paint, encode, alpha="style")
+
+
+def _with_texture(image: Tensor) -> Tensor:
+    """Return a photograph mirrored where it is too small to take its style from; a part of one is left as it is."""
+    return image if stats.are_taken() else extended(image, [max(side, TEXTURE) for side in image.shape[-2:]])
+
+
+def _dead_leaves(side: int) -> Tensor:
+    """Return (1, 3, side, side) in [0, 1], in steps of 1/256: discs in front of one another, some shaded, some striped.
+
+    Sizes are spread as those of things in photographs are, so that it is as coarse and as fine (the dead leaves model:
+    Lee, Mumford, Huang, 2001).
+    """
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
+    picture = torch.full((3, side, side), 0.5)
+    least, most = side / 50, side / 2.5
+    for _ in range(LEAVES):
+        size, left, top, grey, shade, stripe, turn, tilt, pitch, *tint = torch.rand(12, generator=generator).tolist()
+        radius = (size / least**2 + (1 - size) / most**2) ** -0.5
+        across, down = (x - (1.2 * left - 0.1) * side), (y - (1.2 * top - 0.1) * side)
+        colour = grey + 0.35 * (torch.tensor(tint) - 0.5)[:, None, None]
+        slope = across * math.cos(turn * math.tau) + down * math.sin(turn * math.tau)
+        waves = across * math.cos(tilt * math.tau) + down * math.sin(tilt * math.tau)
+        leaf = colour + 0.15 * shade * slope / radius + 0.12 * stripe**2 * torch.sin((0.2 + 1.3 * pitch) * waves)
+        picture = torch.where(across**2 + down**2 < radius**2, leaf, picture)
+    return (picture.clamp(0, 1)[None] * 256).round() / 256
 
 
 def _unrelated(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
@@ -301,38 +365,53 @@ def _unrelated(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
     return ((a[0] - b[0]).square() + a[1].square() + b[1].square()).mean(1)
 
 
-def _widths(text: str) -> list[int]:
-    """Return the numbers of `16,32`. Raises UsageError for another text."""
-    try:
-        widths = [int(part) for part in text.split(",")] if text else []
-    except ValueError:
-        widths = [0]
-    if min(widths, default=1) < 1:
-        raise errors.UsageError(f"widths={text}: a number for each block expected, as 16,32,32,32,32")
-    return widths
-
-
 def _recoloured(images: Tensor, share: float) -> Tensor:
     """Return images of which a random share has other colours: hue, saturation, contrast and brightness.
 
-    There are more ways to colour a picture than paintings to learn from.
+    There are more ways to colour a picture than paintings to learn from. A few become negatives, and a few black and
+    white with little between.
     """
     count = len(images)
     grey = images.mean(1, keepdim=True)
     mean = images.mean((1, 2, 3), keepdim=True)
-    random = torch.rand(count, 5).to(images.device)
-    angle = (random[:, 0] * 2 - 1) * math.pi
+    random = torch.rand(count, 7).to(images.device)[..., None, None, None]
+    angle = (random[:, 0, :, 0, 0] * 2 - 1) * math.pi
     # A rotation about the grey axis turns hues and keeps the mean of the channels.
-    cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    cosine, sine = angle.cos()[..., None], angle.sin()[..., None]
     third = torch.full((3, 3), 1 / 3, device=images.device)
     cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=images.device) / math.sqrt(3)
     turn = cosine * torch.eye(3, device=images.device) + sine * cross + (1 - cosine) * third
     chroma = torch.einsum("nij,njhw->nihw", turn, images - grey)
-    saturation, contrast = (0.6 + 1.2 * random[:, i, None, None, None] for i in (1, 2))
-    brightness = (random[:, 3, None, None, None] - 0.5) * 0.3
-    changed = (mean + brightness + (grey - mean) * contrast + chroma * saturation).clamp(0, 1)
-    chosen = (random[:, 4] < share)[:, None, None, None]
-    return torch.where(chosen, changed, images)
+    saturation, contrast = (0.6 + 1.2 * random[:, i] for i in (1, 2))
+    brightness = (random[:, 3] - 0.5) * 0.3
+    changed = mean + brightness + (grey - mean) * contrast + chroma * saturation
+    changed = torch.where(random[:, 5] < 0.2, torch.sigmoid((grey - mean) * (4 + 8 * random[:, 6])), changed)
+    changed = torch.where(random[:, 5] > 0.9, 1 - changed, changed).clamp(0, 1)
+    return torch.where(random[:, 4] < share, changed, images)
+
+
+def _sharpened(images: Tensor, share: float) -> Tensor:
+    """Return images of which a random share is sharpened, as pictures scaled down are."""
+    random = torch.rand(len(images), 2).to(images.device)[..., None, None, None]
+    fine = images - F.avg_pool2d(F.pad(images, (1,) * 4, mode="reflect"), 3, 1)
+    return torch.where(random[:, 0] < share, (images + 1.5 * random[:, 1] * fine).clamp(0, 1), images)
+
+
+def _some_mixed(statistics: list[dict[str, tuple[Tensor, Tensor]]], share: float, keep: int) -> list[dict]:
+    """Mix a random share of styles with the next one's: the statistics of both images put side by side.
+
+    statistics: of one or more networks, {layer: (means, deviations)}, (N, C) each. keep: so many stay as they are.
+    """
+    count, device = next((len(x), x.device) for x, _ in statistics[0].values())
+    random = torch.rand(count, 2).to(device)
+    chosen = (random[:, :1] < share) & (torch.arange(count, device=device)[:, None] >= keep)
+    part = torch.where(chosen, random[:, 1:], 0)
+
+    def mixed(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        moments = [torch.lerp(x, x.roll(-1, 0), part) for x in (mean, std * std + mean * mean)]
+        return moments[0], (moments[1] - moments[0].square()).clamp_min(stats.EPS).sqrt()
+
+    return [{layer: mixed(*pair) for layer, pair in each.items()} for each in statistics]
 
 
 class _Scales(nn.Module):

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from styletools import backbones, errors, losses, stats
-from styletools.methods import Graphs, Method
+from styletools.methods import Graphs, Method, read_widths
 from styletools.nn.frozen import frozen
 from styletools.nn.init import normal_
 from styletools.nn.patchgan import at_least
@@ -121,12 +121,7 @@ class Retention(Method):
         if config.adversarial not in losses.ADVERSARIAL:
             raise errors.UsageError(f"adversarial={config.adversarial}: {', '.join(losses.ADVERSARIAL)} expected")
         backbones.check(config.backbone, [LAYER, *filter(None, [config.detail])])
-        try:
-            widths = [int(width) for width in config.widths.split(",")]
-        except ValueError as error:
-            raise errors.UsageError(f"widths={config.widths}: three numbers expected, as 128,64,32") from error
-        if len(widths) != 3 or min(widths) < 1:
-            raise errors.UsageError(f"widths={config.widths}: three numbers expected, as 128,64,32")
+        widths = read_widths(config.widths, Config.widths, 3)
         self._encoder = backbones.load(config.backbone).to(memory_format=torch.channels_last)
         with torch.no_grad():
             probe = self._features(torch.zeros(1, 3, 32, 32))

@@ -42,6 +42,11 @@ def made(name):
     torch.manual_seed(0)
     method = methods.create(name, SMALL.get(name))
     method.nets.eval()
+    if name == "live":  # or it would make no difference how its encoder finds a code
+        encoder = method.nets["encoder"]
+        encoder.probe.uniform_()
+        for layer in (encoder.code, encoder.correction):
+            torch.nn.init.normal_(layer.weight, 0, 0.1)
     for decoder in method.nets.values() if name in ("adain", "wct") else ():
         decoder.convs["conv1_1"].weight.data *= 0.02  # or it is all black and white, and rounding errors with it
     said, style = methods.describe(name), None

@@ -99,8 +99,8 @@ def test_pictures_of_one_colour(slim, value):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"widths": "16,32"}, "three numbers"),
-        ({"widths": "a,b,c"}, "three numbers"),
+        ({"widths": "16,32"}, "3 numbers"),
+        ({"widths": "a,b,c"}, "3 numbers"),
         ({"kernel": 4}, "kernel must be odd"),
         ({"blocks": -1}, "not negative"),
         ({"styles": "a,b,a"}, "a name twice"),

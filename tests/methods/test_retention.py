@@ -124,8 +124,8 @@ def test_the_model_file_holds_what_applying_and_judging_need(tmp_path, slim):
     ("settings", "message"),
     [
         ({"adversarial": "nope"}, "adversarial=nope: vanilla, lsgan, hinge, wgan expected"),
-        ({"widths": "16,8"}, "widths=16,8: three numbers expected"),
-        ({"widths": "a,b,c"}, "three numbers expected"),
+        ({"widths": "16,8"}, "widths=16,8: 3 numbers expected"),
+        ({"widths": "a,b,c"}, "3 numbers expected"),
         ({"detail": "relu9_1"}, "slim has no layer 'relu9_1'"),
         ({"backbone": "nope"}, "unknown backbone 'nope'"),
     ],
