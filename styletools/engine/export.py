@@ -136,7 +136,7 @@ class _Writer:
         if all(not isinstance(each, str) for each in _flat(arguments)):  # of numbers alone: done here and now
             if name != "convolution":
                 return node.target(*arguments, **options)
-            arguments = (self._constant(arguments[0]), *arguments[1:])  # what it makes would take more than both
+            arguments = (self._constant(arguments[0]), *arguments[1:])  # as numbers, its result would take more room
         if name == "native_batch_norm":
             options = {"channels": node.args[0].meta["tensor_meta"].shape[1]}
         elif name == "split":
