@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from styletools.methods import Method
 
 FORMAT = "1"
+STEPS = ".steps"  # behind the name of a matrix in eight bits: what a step of them is, for each row
 MAX_HEADER = 100_000_000
 
 # Published checkpoints: how their files end, the keys that state dicts are wrapped in, what their keys begin with.
@@ -192,9 +193,30 @@ def read(path: str | os.PathLike) -> tuple[str, dict, dict[str, Tensor]]:
 
     header = check(path)
     try:
-        return header["method"], json.loads(header.get("config", "{}")), load_file(path)
+        return header["method"], json.loads(header.get("config", "{}")), _fine(load_file(path))
     except Exception as error:
         raise errors.DataError(f"{path}: damaged model file: {error}") from error
+
+
+def _coarse(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a matrix in eight bits, and the step of each row: the largest number of a row is 127 of them.
+
+    Steps are rounded to 12 bits, so that their products with the numbers are exact.
+    """
+    import torch
+
+    fraction, exponent = torch.frexp(matrix.abs().amax(1) / 127)
+    steps = torch.ldexp((fraction * 4096).round() / 4096, exponent)
+    return (matrix / torch.where(steps == 0, 1, steps)[:, None]).round().to(torch.int8), steps
+
+
+def _fine(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with those that were stored in eight bits in float32."""
+    import torch
+
+    for key in [key for key, value in tensors.items() if value.dtype == torch.int8 and key + STEPS in tensors]:
+        tensors[key] = tensors[key].float() * tensors.pop(key + STEPS)[:, None]
+    return tensors
 
 
 def load_tensors(method: Method, tensors: dict, path="") -> None:
@@ -225,6 +247,7 @@ def save(
 ) -> None:
     """Write a method as a model file, atomically. `half` stores floats in 16 bits (half the size) that these can hold.
 
+    Matrices of the networks that the method calls `coarse` are then stored in 8 bits, with a step for each row.
     `tensors` replaces the networks' own values (the averaged weights of training), by `<net>.<key>`. `provenance` is
     further metadata, of a model that came from somewhere else.
     """
@@ -236,7 +259,10 @@ def save(
         for key, tensor in method.nets[name].state_dict().items():
             value = (tensors or {}).get(f"{name}.{key}", tensor).detach().cpu().contiguous()
             if half and value.dtype == torch.float32 and value.half().isfinite().all():
-                value = value.half()
+                if name in method.coarse and value.dim() == 2:
+                    value, state[f"{name}.{key}{STEPS}"] = _coarse(value)
+                else:
+                    value = value.half()
             state[f"{name}.{key}"] = value
     metadata = {
         "styletools": FORMAT,

@@ -21,7 +21,7 @@ COMMANDS = sorted(path.stem.replace("_", "-") for path in (PACKAGE / "cli").glob
 LAYERS = (
     {"", "errors", "files", "log", "manifest", "onnxfile"},
     {"streams"},
-    {"nn", "losses", "stats", "backbones"},
+    {"nn", "losses", "stats", "optim", "backbones"},
     {"modelfile"},
     {"methods", "metrics"},
     {"engine"},

@@ -77,6 +77,24 @@ def test_half_is_half_the_size_and_close(tmp_path):
         torch.testing.assert_close(again[key], value, rtol=1e-3, atol=1e-3)
 
 
+def test_coarse_matrices_take_eight_bits_and_lose_no_more_when_saved_again(tmp_path):
+    method = methods.create("live")
+    weights = method.nets["encoder"].code.weight
+    with torch.no_grad():
+        weights[0], weights[1], weights[2] = 0, 1e-9 * weights[1], 1e4 * weights[2]
+    modelfile.save(tmp_path / "a.safetensors", "live", method, half=True)
+    again = modelfile.load(tmp_path / "a.safetensors")
+    found = again.nets["encoder"].code.weight
+    largest = weights.abs().amax(1, keepdim=True)
+    assert ((found - weights).abs() <= largest / 127 * 0.501).all() and not found[0].any()
+    assert torch.equal(again.nets["trunk"].out.weight, method.nets["trunk"].out.weight.half().float())
+    modelfile.save(tmp_path / "b.safetensors", "live", again, half=True)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    matrices = sum(value.numel() for value in method.nets["encoder"].state_dict().values() if value.dim() == 2)
+    others = sum(value.numel() for value in kept(method).values()) - matrices
+    assert (tmp_path / "a.safetensors").stat().st_size < matrices + 2 * others + 40_000
+
+
 def test_file_names_that_are_no_text_do_not_spoil_the_saving(tmp_path):
     saved(tmp_path / "m.safetensors", "live", created_by="st-train live --style caf\udce9/", trained_on="caf\udce9")
     header = modelfile.read_header(tmp_path / "m.safetensors")

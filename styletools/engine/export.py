@@ -27,7 +27,7 @@ from styletools.methods import Method
 
 OPSET = 17
 SIDES = ((64, 96), (128, 80))  # of the pictures that are traced: what holds for one size only differs
-_TYPES = {"float32": 1, "int64": 7, "float16": 10}
+_TYPES = {"float32": 1, "int8": 3, "int64": 7, "float16": 10}
 _RESULTS = ("picture", "style.")
 
 
@@ -157,7 +157,10 @@ class _Writer:
         return f"v{self._count}"
 
     def _constant(self, value) -> str:
-        """Return the name of a value; that of numbers is made now. Sixteen bits are used where they lose nothing."""
+        """Return the name of a value; that of numbers is made now.
+
+        Sixteen bits are used where they lose nothing, and eight for matrices that were stored in so many.
+        """
         if isinstance(value, str):
             return value
         array = value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
@@ -168,6 +171,11 @@ class _Writer:
                 half = array.astype(np.float16)
             if (half.astype(np.float32) == array).all():
                 return self._shared(half, wide=True)
+            for axis in (0, 1) if array.ndim == 2 and min(array.shape) > 16 else ():  # rows, or taken as columns
+                steps = np.abs(array).max(1 - axis, keepdims=True) / np.float32(127)
+                numbers = np.rint(array / np.where(steps == 0, 1, steps))
+                if (numbers * steps == array).all():
+                    return self._emit("Mul", self._shared(numbers.astype(np.int8), wide=True), steps)
         return self._shared(array)
 
     def _shared(self, array: np.ndarray, wide: bool = False) -> str:

@@ -63,6 +63,7 @@ class Method:
     # and stats alone, and nothing on where a pixel is. How far one reaches, engine.tiles finds out.
     tiling = False
     half = True  # may run in bfloat16
+    coarse: tuple[str, ...] = ()  # the nets whose matrices lose nothing that matters in eight bits
     iterative = False  # `apply` optimises: it reports progress and needs gradients
     needs_backbone = False  # applying takes the Config's `backbone`, whose weights the model file does not hold
     direction = ""  # the way that `apply` goes, one of the module's DIRECTIONS, where it has some

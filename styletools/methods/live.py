@@ -28,17 +28,19 @@ from styletools.nn.narrow import start_narrow
 from styletools.nn.norm import conditional_instance_norm
 from styletools.nn.precision import has_fast_bfloat16
 from styletools.nn.vgg import VGG, VGG19
+from styletools.optim import SOAP
 
 APPLIES_TO = "image+style"
 TRAINS_ON = "content+styles"
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 WIDTHS = (16, 32, 64, 128)  # channels of the blocks of the style encoder
-HIDDEN, RANK = 512, 160  # width of what turns statistics into a code, and of what its second layer goes through
+HIDDEN, RANK = 896, 160  # width of what turns statistics into a code, and of what its second layer goes through
 PROBE = 128  # pixels a side of the picture on which the encoder tries a code
-LOOKS = 2  # at what becomes of it, each followed by a correction
+LOOKS = 4  # at what becomes of it, each followed by a correction
+FARTHEST = 1.0  # that a code is corrected: paintings and photographs need less, and what is neither would run away
 LEAVES = 600  # discs that it is made of
-CORRECTION = 96  # width of what turns that into one
+CORRECTION = 160  # width of what turns that into one
 LEAST = 0.3  # of the typical distance of two styles: a photograph nearer to its style than that counts as so far
 NOISE = 2 / 255  # deviation of what a camera adds, and what would shimmer in a video
 STEPS, REFINING = 60, 0.05  # of refining a code, and how far the first one moves each number
@@ -59,7 +61,7 @@ class Config:
     correction_weight: Annotated[float, "weight of how far the encoder corrects its first guess, squared"] = 0.5
     recolour: Annotated[float, "share of the style images that are given other colours, and that are sharpened"] = 0.4
     mixed: Annotated[float, "share of the styles that are a mixture of two images' statistics"] = 0.25
-    lr: Annotated[float, "learning rate of Adam"] = 1e-3
+    lr: Annotated[float, "learning rate of SOAP"] = 1e-3
 
 
 class Trunk(nn.Module):
@@ -152,11 +154,12 @@ class StyleEncoder(nn.Module):
         self.deeper = nn.Sequential(nn.Linear(HIDDEN, RANK, bias=False), nn.Linear(RANK, HIDDEN))
         self.code = nn.Linear(HIDDEN, code_size)
         self.wrong = nn.Linear(statistics, CORRECTION)
+        self.gate = nn.Linear(HIDDEN, CORRECTION)
         self.correction = nn.Linear(CORRECTION, code_size)
         nn.init.normal_(self.code.weight, 0, 0.01)
-        for layer in (self.deeper[1], self.correction):
+        for layer in (self.deeper[1], self.gate, self.correction):
             nn.init.zeros_(layer.weight)
-        for layer in (self.deeper[1], self.code, self.correction):
+        for layer in (self.deeper[1], self.code, self.gate, self.correction):
             nn.init.zeros_(layer.bias)
 
     def statistics(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
@@ -172,12 +175,15 @@ class StyleEncoder(nn.Module):
         """Return the code with which such a trunk gives pictures these statistics, and the first guess: in float32."""
         wanted = self.normal(statistics)
         hidden = F.leaky_relu(self.hidden(wanted), 0.1)
-        code = guess = self.code(hidden + F.leaky_relu(self.deeper(hidden), 0.1)).float()
+        hidden = hidden + F.leaky_relu(self.deeper(hidden), 0.1)
+        code = guess = self.code(hidden).float()
+        gate = 1 + self.gate(hidden)  # what helps against an error differs from style to style
         probes = self.probe.expand(len(wanted), -1, -1, -1)
         for _ in range(LOOKS):
             with torch.no_grad():  # a correction need not be to the liking of the next look
                 found = self.normal(self.statistics(trunk(probes, code).clamp(0, 1)))
-            code = code + self.correction(F.leaky_relu(self.wrong(found - wanted), 0.1)).float()
+            correction = self.correction(gate * F.leaky_relu(self.wrong(found - wanted), 0.1)).float()
+            code = guess + (code - guess + correction).clamp(-FARTHEST, FARTHEST)
         return code, guess
 
 
@@ -185,6 +191,7 @@ class Live(Method):
     """Arbitrary style transfer by a code of scales and shifts."""
 
     keep = ("trunk", "encoder")
+    coarse = ("encoder",)
     multiple = 4
     tiling = True
 
@@ -212,7 +219,7 @@ class Live(Method):
         pretrained = list(encoder.network.parameters())
         fresh = [each for name, each in self.nets.named_parameters() if not name.startswith("encoder.network.")]
         groups = [{"params": fresh, "lr": self.config.lr}, {"params": pretrained, "lr": 0.1 * self.config.lr}]
-        return {"live": torch.optim.Adam(groups, betas=(0.9, 0.99))}
+        return {"live": SOAP(groups)}
 
     def _look(self, images: Tensor) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """Return what the judge sees of images: relu4_1 in float32, and mean and deviation of every style layer."""

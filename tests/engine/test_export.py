@@ -80,6 +80,27 @@ def test_sixteen_bits_where_they_lose_nothing():
     assert len(half) < 0.7 * len(whole)
 
 
+def test_eight_bits_where_a_model_was_stored_in_them(tmp_path):
+    method = make("live")
+    encoder = method.nets["encoder"]
+    for layer in (encoder.gate, encoder.correction, encoder.deeper[1]):
+        torch.nn.init.normal_(layer.weight, 0, 0.01)  # at the start they are nothing
+    whole = export.to_onnx(method, {})
+    modelfile.save(tmp_path / "m.safetensors", "live", method, half=True)
+    method = modelfile.load(tmp_path / "m.safetensors")
+    data = export.to_onnx(method, {})
+    stored = onnx.load_from_string(data).graph.initializer
+    coarse = [each for each in stored if each.data_type == onnx.TensorProto.INT8]
+    assert sum(len(each.raw_data) for each in coarse) == sum(
+        value.numel() for value in encoder.state_dict().values() if value.dim() == 2
+    )
+    assert len(data) < 0.4 * len(whole)
+    image = torch.rand(1, 3, 40, 32)
+    code = method.encode_style([image], [1.0])["code"].detach().numpy()
+    found = session(data).run(["style.code"], {"image": image.numpy() * 255, "code": code})[0]
+    np.testing.assert_allclose(found, code, atol=1e-4)
+
+
 def test_models_that_hold_no_numbers_are_refused():
     method = make("live")
     method.nets["trunk"].out.weight.data[0] = float("nan")

@@ -169,6 +169,14 @@ def test_corrections_bring_the_style_nearer(live, monkeypatch):
         assert corrected < 0.95 * left()
 
 
+def test_what_is_neither_painting_nor_photograph_is_not_corrected_without_end(live):
+    encoder, trunk = live.nets["encoder"], live.nets["trunk"]
+    with torch.no_grad():
+        for style in (pictures(1, 256), torch.rand(1, 3, 192, 192), torch.zeros(1, 3, 192, 192)):
+            code, guess = encoder(encoder.statistics(style), trunk)
+            assert 0 < (code - guess).abs().max() <= 1.001 * module.FARTHEST
+
+
 @pytest.mark.parametrize("size", [(40, 56), (64, 72)])
 def test_small_pictures_are_their_own_style(live, size):
     """With most of the style taken back they are near to what they were: edges are not taken for texture."""
