@@ -29,10 +29,12 @@ class SOAP(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
+                if parameter.grad is None:
+                    continue
+                with torch.autocast(parameter.device.type, enabled=False):
                     change = self._change(self.state[parameter], _as_matrix(parameter.grad.float()), *group["betas"])
-                    if change is not None:
-                        parameter.sub_(group["lr"] * change.view_as(parameter))
+                if change is not None:
+                    parameter.sub_(group["lr"] * change.view_as(parameter))
         return loss
 
     def _change(self, state: dict[str, Tensor], gradient: Tensor, beta1: float, beta2: float):

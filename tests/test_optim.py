@@ -91,3 +91,18 @@ def test_it_goes_on_bit_for_bit():
         optimizer.step()
         other.step()
     assert torch.equal(parameter, again) and math.isfinite(float(again.detach().abs().sum()))
+
+
+def test_it_computes_in_float32_where_the_rest_does_not():
+    torch.manual_seed(2)
+    start, gradients = torch.randn(6, 4), torch.randn(30, 6, 4)
+    found = []
+    for enabled in (False, True):
+        parameter = nn.Parameter(start.clone())
+        optimizer = SOAP([parameter], lr=0.01)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            for gradient in gradients:
+                parameter.grad = gradient
+                optimizer.step()
+        found.append(parameter.detach())
+    assert torch.equal(*found) and (found[0] - start).abs().max() > 0.05
