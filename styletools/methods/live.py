@@ -12,6 +12,7 @@ codes of a generator.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from styletools import backbones, log, losses, stats
+from styletools import backbones, errors, log, losses, stats
 from styletools.methods import TEXTURE, Graphs, Method, read_widths
 from styletools.nn.mirror import extended
 from styletools.nn.narrow import start_narrow
@@ -44,6 +45,7 @@ CORRECTION = 160  # width of what turns that into one
 LEAST = 0.3  # of the typical distance of two styles: a photograph nearer to its style than that counts as so far
 NOISE = 2 / 255  # deviation of what a camera adds, and what would shimmer in a video
 STEPS, REFINING = 60, 0.05  # of refining a code, and how far the first one moves each number
+OPTIMIZERS = {"adam": functools.partial(torch.optim.Adam, betas=(0.9, 0.99)), "soap": SOAP}
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Config:
     correction_weight: Annotated[float, "weight of how far the encoder corrects its first guess, squared"] = 0.5
     recolour: Annotated[float, "share of the style images that are given other colours, and that are sharpened"] = 0.4
     mixed: Annotated[float, "share of the styles that are a mixture of two images' statistics"] = 0.25
-    lr: Annotated[float, "learning rate of SOAP"] = 1e-3
+    optimizer: Annotated[str, "adam, or soap: dearer steps, which gain more where adam has long been at work"] = "adam"
+    lr: Annotated[float, "learning rate"] = 1e-3
 
 
 class Trunk(nn.Module):
@@ -182,8 +185,9 @@ class StyleEncoder(nn.Module):
         for _ in range(LOOKS):
             with torch.no_grad():  # a correction need not be to the liking of the next look
                 found = self.normal(self.statistics(trunk(probes, code).clamp(0, 1)))
-            correction = self.correction(gate * F.leaky_relu(self.wrong(found - wanted), 0.1)).float()
-            code = guess + (code - guess + correction).clamp(-FARTHEST, FARTHEST)
+            code = code + self.correction(gate * F.leaky_relu(self.wrong(found - wanted), 0.1)).float()
+            if not torch.is_grad_enabled():  # while learning, it must find the way back
+                code = guess + (code - guess).clamp(-FARTHEST, FARTHEST)
         return code, guess
 
 
@@ -196,6 +200,8 @@ class Live(Method):
     tiling = True
 
     def __init__(self, config: Config):
+        if config.optimizer not in OPTIMIZERS:
+            raise errors.UsageError(f"optimizer={config.optimizer}: {' or '.join(OPTIMIZERS)} expected")
         self.config = config
         trunk = Trunk(config.channels, read_widths(config.widths, Config.widths))
         self.nets = nn.ModuleDict(
@@ -219,7 +225,7 @@ class Live(Method):
         pretrained = list(encoder.network.parameters())
         fresh = [each for name, each in self.nets.named_parameters() if not name.startswith("encoder.network.")]
         groups = [{"params": fresh, "lr": self.config.lr}, {"params": pretrained, "lr": 0.1 * self.config.lr}]
-        return {"live": SOAP(groups)}
+        return {"live": OPTIMIZERS[self.config.optimizer](groups)}
 
     def _look(self, images: Tensor) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """Return what the judge sees of images: relu4_1 in float32, and mean and deviation of every style layer."""

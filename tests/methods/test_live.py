@@ -186,6 +186,28 @@ def test_small_pictures_are_their_own_style(live, size):
         assert (live.apply(photograph, style=style, alpha=1e-6) - photograph).abs().mean() < 0.25
 
 
+@pytest.mark.parametrize("optimizer", module.OPTIMIZERS)
+def test_every_optimizer_trains(optimizer):
+    """In bfloat16 as in training, and what it corrects with, too."""
+    torch.manual_seed(0)
+    live = methods.create("live", {"channels": 8, "widths": "8", "optimizer": optimizer})
+    batch = {"content": pictures(2, 64), "style": pictures(2, 64, seed=1)}
+    live.initialize(batch)
+    optimizers, before = live.optimizers(), {key: x.clone() for key, x in live.nets.named_parameters()}
+    for step in range(4):
+        with torch.autocast("cpu", torch.bfloat16):
+            named = live.train_step(batch, optimizers, step)
+        assert named["loss"].isfinite()
+    after = dict(live.nets.named_parameters())
+    same = [key for key, x in before.items() if torch.equal(after[key], x)]
+    assert not same
+
+
+def test_an_optimizer_that_is_none():
+    with pytest.raises(errors.UsageError, match="optimizer=sgd: adam or soap expected"):
+        methods.create("live", {"optimizer": "sgd"})
+
+
 @pytest.mark.parametrize("widths", ["16,", "a", "0", "8,-8", "8 8"])
 def test_widths_that_are_none(widths):
     with pytest.raises(errors.UsageError, match="numbers expected, as 16,"):
