@@ -6,7 +6,7 @@ from torch.optim import Optimizer
 
 LEAST = 1e-3  # of the typical size of a gradient: directions in which there is less are not stepped along as far
 LARGEST = 800  # sides longer than this are left as they are: a basis of them costs more than it gains
-TINY = 1e-12
+TINY = 1e-12  # where there is no gradient at all
 EVERY = 20  # steps between two looks at the basis
 
 
@@ -48,7 +48,7 @@ class SOAP(Optimizer):
                     state[side] = gradient.new_zeros(length, length)
         _correlate(state, gradient, 0 if first else beta2)
         if first:
-            for side in state.keys() & {"rows", "columns"}:
+            for side in [side for side in ("rows", "columns") if side in state]:
                 state[f"{side}_basis"] = torch.linalg.eigh(state[side])[1].flip(1).contiguous()
             return None
         state["step"] += 1
