@@ -186,7 +186,7 @@ class StyleEncoder(nn.Module):
             with torch.no_grad():  # a correction need not be to the liking of the next look
                 found = self.normal(self.statistics(trunk(probes, code).clamp(0, 1)))
             code = code + self.correction(gate * F.leaky_relu(self.wrong(found - wanted), 0.1)).float()
-            if not torch.is_grad_enabled():  # while learning, it must find the way back
+            if not self.training:  # while learning, it must find the way back
                 code = guess + (code - guess).clamp(-FARTHEST, FARTHEST)
         return code, guess
 
